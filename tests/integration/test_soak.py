@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -47,7 +48,10 @@ class Sample(NamedTuple):
 
 def sample(system: penstock.System) -> Sample:
     process, counts = psutil.Process(), system.statistics()
-    descriptors = process.num_handles() if hasattr(process, "num_handles") else process.num_fds()
+    if sys.platform == "win32":
+        descriptors = process.num_handles()
+    else:
+        descriptors = process.num_fds()
     return Sample(process.memory_info().rss, descriptors, threading.active_count(), counts.timers, counts.processes)
 
 

@@ -95,8 +95,6 @@ def test_the_environment_has_settings_that_exist(where: str, monkeypatch: pytest
 def test_the_commands_have_options_that_exist(where: str) -> None:
     command: Any = typer.main.get_command(app)
     known = {name for each in command.commands["serve"].params for name in each.opts}
-    if "--cluster" not in known:  # they come together, with the cluster
-        known |= {"--cluster", "--node"}
     arguments = commands()[where]
     assert arguments[0] == "serve"
     assert set(options(arguments)) <= known

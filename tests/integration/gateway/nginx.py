@@ -16,18 +16,21 @@ from typing import Final
 from penstock.testing import eventually
 from tests.integration.debian import Program
 
-__all__ = ["nginx"]
+__all__ = ["deployed", "nginx"]
 
 _PROGRAM: Final = Program("nginx", "usr/sbin/nginx", ["nginx"], depending="nginx", target="nginx")
-_CONFIG = """
-daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-  access_log off; default_type application/octet-stream;
+_ALONE = "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
+_PATHS = """http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; {directives} }} }}
-}}
+"""
+_CONFIG = f"""
+{_ALONE} worker_processes 1;
+events {{{{ worker_connections 256; }}}}
+{_PATHS}
+  access_log off; default_type application/octet-stream;
+  server {{{{ listen 127.0.0.1:{{port}}; location / {{{{ proxy_pass {{upstream}}; {{directives}} }}}} }}}}
+}}}}
 """
 
 
@@ -40,12 +43,41 @@ def nginx(folder: Path, upstream: str, directives: str = "") -> Iterator[str]:
         upstream: the base URL that requests go to.
         directives: of nginx, for the location that they pass through.
     """
-    program = _PROGRAM.command()
     folder.mkdir(exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
+    text = _CONFIG.format(folder=folder, port=port, upstream=upstream, directives=directives)
+    with running(folder, text, port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def deployed(folder: Path, text: str, nodes: dict[str, str]) -> Iterator[str]:
+    """Run nginx as ``deploy/nginx.conf`` says, at another port; yields its base URL.
+
+    Args:
+        folder: for its files.
+        text: the configuration.
+        nodes: the base URL by the name and port that the configuration has for it.
+    """
+    folder.mkdir(exist_ok=True)
+    port = _free_port()
+    for name, url in nodes.items():
+        assert f" {name} " in text, name
+        text = text.replace(f" {name} ", f" {url.partition('://')[2]} ")
+    text = text.replace("listen 8900;", f"listen 127.0.0.1:{port};").replace("worker_rlimit_nofile 65536;", "")
+    text = text.replace("worker_connections 16384;", "worker_connections 256;")
+    with running(
+        folder, _ALONE.format(folder=folder) + text.replace("http {", _PATHS.format(folder=folder), 1), port
+    ) as at:
+        yield at
+
+
+@contextlib.contextmanager
+def running(folder: Path, text: str, port: int) -> Iterator[str]:
+    """Run nginx with a configuration, which has it listen at that port."""
+    program = _PROGRAM.command()
     config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, port=port, upstream=upstream, directives=directives))
+    config.write_text(text)
     with subprocess.Popen(
         [program, "-p", folder, "-c", config],
         env=_PROGRAM.environment(),
@@ -59,6 +91,12 @@ def nginx(folder: Path, upstream: str, directives: str = "") -> Iterator[str]:
         finally:
             process.kill()
             process.communicate()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _answers(port: int) -> bool:

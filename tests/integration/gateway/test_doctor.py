@@ -21,7 +21,7 @@ from penstock.config.settings import Settings
 from penstock.gateway import reader as reader_module
 from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
-from tests.integration.gateway.nginx import nginx
+from tests.integration.gateway.nginx import deployed, nginx
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, served
 
 Capture = pytest.CaptureFixture[str]
@@ -338,6 +338,24 @@ def test_an_nginx_that_cuts_silent_streams_is_found(client: Served, capfd: Captu
     assert (code, problems(found)) == (1, ["time limits"])
     assert "s of silence (" in found["time limits"][1]
     assert "nginx: proxy_read_timeout 3600s;, or set gateway.heartbeat below " in found["time limits"][1]
+
+
+def test_the_nginx_of_the_folder_deploy_passes_everything_at_once(
+    client: Served, capfd: Capture, tmp_path: Path
+) -> None:
+    text = (Path(penstock.__file__).parents[1] / "deploy" / "nginx.conf").read_text("utf-8")
+    with deployed(tmp_path / "one", text, {"node-1:8900": client.url, "node-2:8900": client.url}) as url:
+        code, found, _ = doctor(capfd, url, "--seconds", "3")
+        assert (code, problems(found)) == (0, [])
+        assert "; responses pass through nginx" in found["reach"][1]
+        host, _, port = url.partition("://")[2].partition(":")
+        with socket.create_connection((host, int(port)), PATIENCE) as sock:
+            sock.sendall(
+                b"GET /v1/ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
+                b"sec-websocket-protocol: penstock.v1\r\n\r\n"
+            )
+            assert sock.recv(64).startswith(b"HTTP/1.1 101 ")
 
 
 def test_a_streams_tokens_pass_an_nginx_that_buffers_one_by_one(client: Served, tmp_path: Path) -> None:
