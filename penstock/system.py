@@ -754,6 +754,8 @@ def _start(system: System) -> Services:
         more.append(cluster_child(node))
         services.streams.load, services.leave = node.load, node.close
         services.streams.observe(node)
+        if cluster.share_limits:
+            services.gates.share(services.writer.store.take)
     children = system_children(system._names, system._table, system._agents, system._user_specs, *more)
     services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
     return _recover(services, *system._owns)
