@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import requests
+from websockets.sync.client import connect
 
 import penstock
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cli.top import BoardView
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, served
@@ -198,6 +201,16 @@ def test_the_view_of_the_cluster_is_a_resource() -> None:
         view = two.get("/v1/cluster").json()
         assert [node["name"] for node in view["nodes"]] == ["n0", "n1"]
         assert view["is_well"] is True
+        with connect(f"{two.ws}/v1/ws", open_timeout=PATIENCE) as socket:
+            socket.send('{"op":"subscribe","sid":"$board","ref":"b"}')
+            board = BoardView()
+            while not board.kpi:
+                told = json.loads(socket.recv(PATIENCE))
+                for frame in told if isinstance(told, list) else [told]:
+                    if frame.get("sid") == "$board" and "type" in frame:
+                        board.take(frame)
+        assert [node[:2] for node in board.kpi["cluster"]["nodes"]] == [["n0", "alive"], ["n1", "here"]]
+        assert board.cluster().startswith("n0 1  n1 0*  store works, lease renewed ")
     with penstock.System(Settings()) as system, served(system) as alone:
         assert alone.get("/v1/cluster").status_code == 404
 
