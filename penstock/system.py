@@ -618,13 +618,19 @@ class System:
         it was cancelled. From then on every attempt to open a stream raises `SystemDraining`, except that the streams
         that run may make their further attempts (`race`, `hedge`, `with_retry`). It cannot be undone; call `stop` next.
 
+        In a cluster, streams whose calls may begin again (``on_interrupt``) are first handed to other nodes. For the
+        readers in this process they end in `StreamFailed` with `Fenced`.
+
         Args:
             timeout: 0 … 86,400; 0 cancels all at once.
             reason: for the `StreamCancelled` events.
         """
         from penstock.toolbox.ending import drain
 
-        return drain(self._services, timeout, reason)
+        services = self._services
+        if self._node is not None and timeout > 0:
+            self._node.drain(timeout)
+        return drain(services, timeout, reason)
 
     # --- processes of your own ---------------------------------------------------------------------------------------
 
