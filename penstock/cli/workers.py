@@ -184,11 +184,11 @@ class Workers:
                 if not one.is_ready:
                     selector.register(one.channel, selectors.EVENT_READ, one)
             for key, _ in selector.select(_LOOK):
-                one: _Process | None = key.data
-                if one is None:
+                worker: _Process | None = key.data
+                if worker is None:
                     self._woken.recv(64)
-                elif one.channel.recv(16) == _READY:
-                    one.is_ready = True
+                elif worker.channel.recv(16) == _READY:
+                    worker.is_ready = True
                 else:
                     time.sleep(_LOOK / 10)  # it has closed the channel, and ends
 

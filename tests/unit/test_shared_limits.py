@@ -68,7 +68,11 @@ def test_a_ticket_takes_its_share_once() -> None:
     gate.leave(inside, None)
     assert isinstance(gate.enter(waiting), Admitted)
     gate.leave(waiting, None)
-    assert all(isinstance(gate.enter(one), Admitted) and gate.leave(one, None) is None for one in [ticket()] * 1)
+    admitted = 2
+    while isinstance(gate.enter(one := ticket()), Admitted):
+        gate.leave(one, None)
+        admitted += 1
+    assert admitted == 10
 
 
 def test_tokens_are_shared_too_and_one_larger_than_the_burst_is_admitted() -> None:
@@ -101,12 +105,16 @@ def test_without_the_store_each_node_keeps_the_limits_by_itself() -> None:
     assert admitted.count(True) == 10
 
 
+def free(limit: Limit, cost: float = 1.0) -> float:
+    return 0.0
+
+
 def test_keys_have_the_same_fingerprint_on_all_nodes_only_where_limits_are_shared() -> None:
     clock = VirtualClock()
     request = ProviderRequest(url="https://p", body=b"", secret_headers={"authorization": Secret("k")})
     shared = [GateTable(clock) for _ in range(2)]
     for table in shared:
-        table.share(lambda limit, cost=1.0: 0.0)
+        table.share(free)
     assert shared[0].fingerprint(request) == shared[1].fingerprint(request)
     assert GateTable(clock).fingerprint(request) != GateTable(clock).fingerprint(request)
 
