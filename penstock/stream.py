@@ -29,7 +29,7 @@ from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
 from penstock.config.options import OnOrphan, Slow, StreamOptions
 from penstock.config.presets import SAFE
-from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
+from penstock.errors import OptionError, ProcessDead, RunsElsewhere, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted, TokenKind
 from penstock.ports import Insights, Sink
 from penstock.supervisors.system.asking import ask_until_back
@@ -655,7 +655,13 @@ class Stream:
         self._ask(Reset(reason), timeout)
 
     def update_metadata(self, changes: Mapping[str, Any]) -> None:
-        """Add to the metadata that events carry from now on."""
+        """Add to the metadata that events carry from now on.
+
+        Raises:
+            RunsElsewhere: another node runs the stream.
+        """
+        if self._record.remote is not None:
+            raise RunsElsewhere(self.stream_id, "changing its metadata")
         check_process(self._record.runtime.dispatcher)
         self._record.metadata = FrozenDict({**self._record.metadata, **changes})
 

@@ -619,13 +619,19 @@ class System:
         it was cancelled. From then on every attempt to open a stream raises `SystemDraining`, except that the streams
         that run may make their further attempts (`race`, `hedge`, `with_retry`). It cannot be undone; call `stop` next.
 
+        In a cluster, streams whose calls may begin again (``on_interrupt``) are first handed to other nodes. For the
+        readers in this process they end in `StreamFailed` with `Fenced`.
+
         Args:
             timeout: 0 … 86,400; 0 cancels all at once.
             reason: for the `StreamCancelled` events.
         """
         from penstock.toolbox.ending import drain
 
-        return drain(self._services, timeout, reason)
+        services = self._services
+        if self._node is not None and timeout > 0:
+            self._node.drain(timeout)
+        return drain(services, timeout, reason)
 
     # --- processes of your own ---------------------------------------------------------------------------------------
 
@@ -755,6 +761,8 @@ def _start(system: System) -> Services:
         more.append(cluster_child(node))
         services.streams.load, services.leave = node.load, node.close
         services.streams.observe(node)
+        if cluster.share_limits:
+            services.gates.share(services.writer.store.take)
     children = system_children(system._names, system._table, system._agents, system._user_specs, *more)
     services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
     return _recover(services, *system._owns)

@@ -37,6 +37,7 @@ _AGAIN: Final = 1.0  # seconds from a lost connection to the next attempt
 _KEY_LOOK: Final = 0.1  # seconds
 _OVER: Final = ("completed", "failed", "cancelled")
 _SORTS: Final[Mapping[str, str]] = {"s": "speed", "t": "tokens", "m": "model"}
+_NODE_STATES: Final = {"here": "*", "alive": "", "drains": " (shuts down)", "dead": " (dead)"}
 _STYLES: Final = {"streaming": "green", "error": "red", "failed": "red", "rate_limited": "yellow", "paused": "yellow"}
 _HELP: Final = "s speed  t tokens  m model  ↑↓ choose  p pause/resume  c cancel  q quit"
 
@@ -75,6 +76,18 @@ class BoardView:
             f"${kpi['cost_per_h']:.2f}/h{circuits}",
         )
         return "  ".join(parts)
+
+    def cluster(self) -> str:
+        """The nodes, with the claims of each, and the store, in one line; empty without a cluster."""
+        found = self.kpi.get("cluster")
+        if found is None:
+            return ""
+        nodes = "  ".join(
+            f"{visible(name)} {held:,}{_NODE_STATES[state]}" for name, state, _, held, _ in found["nodes"]
+        )
+        store = "store works" if found["well"] else f"store fails: {visible(found['problem'])}"
+        lag = f", {found['lag']:,} events wait" if found["lag"] else ""
+        return f"{nodes}  {store}, lease renewed {found['beat_s']} s ago{lag}"
 
 
 def table_rows(view: BoardView, sort: str) -> list[dict[str, Any]]:
@@ -202,7 +215,9 @@ class Top:
             now = time.monotonic()
             if connection is not None and self._view.kpi and now >= due:
                 due = now + 1.0
-                output.write(f"{time.strftime('%H:%M:%S', time.localtime(self._view.time))}  {self._view.totals()}\n")
+                at = time.strftime("%H:%M:%S", time.localtime(self._view.time))
+                cluster = self._view.cluster()
+                output.write(f"{at}  {self._view.totals()}{cluster and '  ' + cluster}\n")
 
     # --- a screen ------------------------------------------------------------------------------------------------
 
@@ -263,7 +278,8 @@ class Top:
             table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
         rows = table_rows(view, self._sort) if view.kpi else []
         at = next((number for number, row in enumerate(rows) if row["id"] == self._chosen), 0)
-        room = max(1, height - 4)
+        cluster = view.cluster()
+        room = max(1, height - 4 - bool(cluster))
         first = max(0, min(at - room // 2, len(rows) - room))
         for row in rows[first : first + room]:
             style = "reverse" if row["id"] == self._chosen else "dim" if row["state"] in _OVER else ""
@@ -282,9 +298,9 @@ class Top:
         hidden = view.kpi.get("more", 0) + len(rows) - len(rows[first : first + room])
         more = f"  {hidden:,} not shown" if hidden else ""
         last = self._said or f"by {self._sort}{more}    {_HELP}"
-        return Group(
-            Text(view.totals() if view.kpi else "waiting", style="bold", no_wrap=True), table, Text(last, style="dim")
-        )
+        head = [Text(view.totals() if view.kpi else "waiting", style="bold", no_wrap=True)]
+        head += [Text(cluster, no_wrap=True)] if cluster else []
+        return Group(*head, table, Text(last, style="dim"))
 
 
 _REFUSED: Final = (

@@ -25,6 +25,7 @@ from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.shared_tickets import SharedTickets
 from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
@@ -127,6 +128,7 @@ class GatewayCore:
         # A stream's id, and the answer to the request that opened it.
         self.idempotency: Once[tuple[str, bytes]] = Once()
         self.shared_once: SharedOnce | None = None  # the same for all nodes of a cluster
+        self.shared_tickets: SharedTickets | None = None
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
@@ -155,6 +157,7 @@ class GatewayCore:
             if (node := self.system._node) is not None:
                 node.on_forget = partial(self._forget_response, loop)
                 self.shared_once = SharedOnce(node.store, node.name, node.writer.number)
+                self.shared_tickets = SharedTickets(node.store, node.name, node.writer.number)
             self._ticker = Ticker(loop, self.options.tick)
             self._sweeper = loop.create_task(self._sweep())
         elif self._ticker.loop is not loop:
@@ -193,7 +196,10 @@ class GatewayCore:
 
     def _is_used(self, node: ClusterNode | None) -> bool:
         """Whether a drain goes on waiting. In a cluster, streams that run here may have readers on other nodes."""
-        if node is not None and any(record.stored is not None for record in self.system._services.streams.running()):
+        if node is not None and any(
+            record.stored is not None and (record.feed is not None or record.hub.subscribers)
+            for record in self.system._services.streams.running()
+        ):
             return True
         return any(reader.is_reading for reader in self.readers)
 
@@ -364,6 +370,17 @@ class GatewayCore:
         """Forget a response that another node has deleted. Any thread."""
         with suppress(RuntimeError):  # the gateway's loop has ended
             loop.call_soon_threadsafe(partial(self.responses.forget, response_id))
+
+    async def adopt_ticket(self, ticket: str, stream_id: str) -> None:
+        """Look for a ticket that another node has made, so that `Guard.use_ticket` knows it.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if self.shared_tickets is not None and not self.guard.knows_ticket(ticket):
+            key_id = await self.in_thread(self.shared_tickets.find, ticket, stream_id)
+            if key_id is not None:
+                self.guard.adopt_ticket(ticket, stream_id, key_id)
 
     async def forget(self, channel: Channel) -> None:
         """Have an ended stream forgotten: here, in the store, and by all nodes."""

@@ -198,6 +198,16 @@ class Guard:
         found.until = None
         return self.present(found.key)
 
+    def knows_ticket(self, ticket: str) -> bool:
+        """Whether a ticket was made, or has been used, here."""
+        return _digest(ticket) in self._tickets
+
+    def adopt_ticket(self, ticket: str, stream_id: str, key_id: str) -> None:
+        """Accept a ticket that another node has made with a key; without effect if the key is not known here."""
+        key = ANONYMOUS if self._file is None and key_id == ANONYMOUS.id else self.key_of(key_id)
+        if key is not None and len(self._tickets) < _MOST_TICKETS:
+            self._tickets[_digest(ticket)] = _Ticket(stream_id, key, None)
+
     def forget_tickets(self, now: float, is_known: Callable[[str], bool]) -> None:
         """Forget tickets that were not used in time, and those of streams that are not known any more."""
         for digest, ticket in list(self._tickets.items()):

@@ -28,6 +28,8 @@ import msgspec
 from penstock.actors.call.breaker import Breaker, Circuit, counts_as_failure
 from penstock.actors.call.hedging import Hedging
 from penstock.actors.call.limits import FULL, Lane
+from penstock.actors.call.shares import FULL as SHARED_FULL
+from penstock.actors.call.shares import MinuteShares
 from penstock.config.limits import BreakerOptions, LimitOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
 from penstock.events import Usage
@@ -167,6 +169,9 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Gate:
     """The gate of one endpoint. Made by `GateTable`; see the module's docstring."""
 
+    shared: MinuteShares | None = None
+    """Limits a minute that this node shares with others."""
+
     def __init__(self, clock: Clock, name: str, base_url: str, limits: LimitOptions, breaker: BreakerOptions) -> None:
         self.name = name
         self.base_url = base_url
@@ -195,7 +200,17 @@ class Gate:
         return f"<Gate {self._endpoint}>"
 
     def enter(self, ticket: Ticket) -> Admission:
-        """Ask for a place, for the first time or again. A ticket that has a place keeps it."""
+        """Ask for a place, for the first time or again. A ticket that has a place keeps it.
+
+        With limits that other nodes share, this waits for their store.
+        """
+        if self.shared is not None and ticket.state == "new":
+            delay = self.shared.ask(ticket, ticket.key, ticket.tokens, ticket.wake)
+            if delay == SHARED_FULL:
+                detail = f"the queue is full: {self.limits.max_queue} requests wait (max_queue)"
+                return Refused(ProviderBusy(self._endpoint, detail))
+            if delay != 0.0:
+                return Wait(delay)
         with self._lock:
             lane = ticket.lane
             if lane is None:
@@ -240,6 +255,8 @@ class Gate:
                 about the endpoint (cancelled, crashed, never sent). A `RateLimited` with ``retry_after`` holds the
                 requests of this API key before another ticket is woken.
         """
+        if self.shared is not None:
+            self.shared.remove(ticket, ticket.key)
         with self._lock:
             state, ticket.state = ticket.state, "gone"
             lane = ticket.lane

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from penstock.actors.call.budget import RetryBudget
 from penstock.actors.call.gate import EndpointStatistics, Gate
 from penstock.actors.call.hedging import Hedging
+from penstock.actors.call.shares import MinuteShares, Take
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.ports import Clock, ProviderRequest
 
@@ -20,6 +21,7 @@ _KEY_HEADERS: Final = frozenset(
     {"authorization", "api-key", "x-api-key", "x-goog-api-key", "openai-organization", "openai-project"}
 )
 """Headers, in lower case, that say which account a request belongs to, even if they are not given as secrets."""
+_SHARED_PEPPER: Final = b"penstock: limits of a cluster"
 _MANY_GATES: Final = 1024  # callers may pass any URL: above this number, unused gates are dropped
 
 
@@ -63,6 +65,7 @@ class GateTable:
         self._gates: dict[tuple[str, str], Gate] = {}
         self._pepper = secrets.token_bytes(32)
         self._many = _MANY_GATES
+        self._take: Take | None = None
         self.hedging = Hedging()  # of streams that no provider feeds
         self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
 
@@ -85,12 +88,21 @@ class GateTable:
                     self._gates = {place: one for place, one in self._gates.items() if not one.is_unused()}
                     self._many = max(_MANY_GATES, 2 * len(self._gates))
                 gate = self._gates[key] = Gate(self._clock, *key, limits or LimitOptions(), self._breaker)
+                if self._take is not None and (gate.limits.requests_per_minute or gate.limits.tokens_per_minute):
+                    gate.shared = MinuteShares(self._take, " ".join(key), gate.limits, self._clock)
             return gate
+
+    def share(self, take: Take) -> None:
+        """Share the limits a minute of all gates that are made from now on with other nodes; see `MinuteShares`.
+
+        The fingerprints of keys are then the same on all nodes.
+        """
+        self._take, self._pepper = take, _SHARED_PEPPER
 
     def fingerprint(self, request: ProviderRequest) -> bytes:
         """Return bytes that are the same for all requests with the same API key or account, and reveal nothing of it.
 
-        They are a hash keyed with a number that is known to this table only.
+        They are a hash, keyed with a number that is known to this table only, unless the limits are shared.
         """
         named = {name.lower(): text for name, text in request.headers.items() if name.lower() in _KEY_HEADERS}
         named.update((name.lower(), secret.reveal()) for name, secret in request.secret_headers.items())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.actors.call.gate import EndpointStatistics
+from penstock.cluster.view import ClusterView
 from penstock.config.version import __version__
 from penstock.gateway.board.listing import COLUMNS, Listing
 from penstock.gateway.board.pace import short
@@ -26,6 +27,7 @@ _ENDPOINTS: Final = (
     "tokens_per_s", "completed", "failed",
 )  # fmt: skip
 _MOST_MODELS: Final = 50
+_CLUSTER_EVERY: Final = 2.0  # seconds; it asks the store
 
 
 class BoardTopic(Topic):
@@ -39,6 +41,8 @@ class BoardTopic(Topic):
         self._now = 0.0
         self._kpi: dict[str, Any] = {}
         self._point: int | None = None
+        self._cluster: Mapping[str, Any] | None = None
+        self._cluster_at = -_CLUSTER_EVERY
         self._make_sheets()
 
     def _make_sheets(self) -> None:
@@ -56,6 +60,7 @@ class BoardTopic(Topic):
     async def step(self) -> Mapping[str, Any]:
         self._now = round(self._clock.time(), 2)
         made: dict[str, Any] = {"t": self._now}
+        await self._look_at_cluster()
         made |= self._streams.change(self._listing.rows(self._now, self._clock.monotonic()))
         kpi = self._totals()
         if changes := changed(self._kpi, kpi):
@@ -68,6 +73,12 @@ class BoardTopic(Topic):
             if models := self._models.change(models_of(self._sampler)):
                 made["models"] = models
         return made
+
+    async def _look_at_cluster(self) -> None:
+        node, now = self._gateway.system._node, self._clock.monotonic()
+        if node is not None and now - self._cluster_at >= _CLUSTER_EVERY:
+            self._cluster_at = now
+            self._cluster = cluster_facts(await self._gateway.in_thread(node.view))
 
     def whole(self) -> Mapping[str, Any]:
         system = self._gateway.system
@@ -101,12 +112,37 @@ class BoardTopic(Topic):
             "cost_per_h": round(lately.cost_per_h, 2),
             "ended": totals.completed + totals.failed + totals.cancelled,
             "draining": self._gateway.is_draining,
+            "cluster": self._cluster,
             "circuits": [
                 [one.name, one.circuit]
                 for one in self._gateway.system._services.gates.statistics()
                 if one.circuit != "closed"
             ],
         }
+
+
+def cluster_facts(view: ClusterView) -> Mapping[str, Any]:
+    """The cluster, for boards: the nodes with their streams and leases, and the store."""
+    return {
+        "nodes": [
+            [
+                one.name,
+                "here" if one.is_here else "drains" if one.is_draining else "alive" if one.is_alive else "dead",
+                one.streams,
+                one.held,
+                one.address,
+            ]
+            for one in view.nodes
+        ],
+        "waiting": view.waiting,
+        "engine": view.engine,
+        "store": view.store,
+        "well": view.is_well,
+        "problem": view.problem.partition(":")[0],
+        "lag": view.lag_events,
+        "beat_s": round(view.beat_age_s),
+        "lease_s": view.lease_s,
+    }
 
 
 def models_of(sampler: Sampler) -> Mapping[Any, Row]:

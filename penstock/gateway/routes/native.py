@@ -125,6 +125,7 @@ async def events(call: HttpCall) -> None:
     call.protocol = protocol
     stream_id = exchange.params["stream_id"]
     if (ticket := exchange.query.get("ticket")) is not None:
+        await call.gateway.adopt_ticket(ticket, stream_id)
         call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
     else:
         call.key = call.gateway.admit(exchange, "read")
@@ -169,6 +170,9 @@ async def make_ticket(call: HttpCall) -> None:
     """Make a ticket by which `events` can be read without a header."""
     channel = await _channel(call)
     ticket = call.gateway.guard.new_ticket(channel.stream_id, call.key, call.gateway.ticker.loop.time())
+    shared = call.gateway.shared_tickets
+    if shared is not None:
+        await call.gateway.in_thread(shared.add, ticket, channel.stream_id, call.key.id)
     url = f"{path_of(call, channel.stream_id)}/events?ticket={ticket}"
     await call.exchange.respond(201, encode({"ticket": ticket, "expires_in": 60, "url": url}))
 

@@ -56,6 +56,7 @@ function alerts(kind, reason) {
   if (kind === 'lost') return ['The connection is lost. Trying again; what is shown is old.'];
   if (kind === 'refused') return [`The gateway refuses the connection: ${words(reason)}.`];
   const found = (board.kpi.circuits ?? []).map(([name, circuit]) => `${name}: circuit breaker ${words(circuit)}`);
+  if (board.kpi.cluster && !board.kpi.cluster.well) found.push(`the cluster's store fails: ${board.kpi.cluster.problem}`);
   return board.kpi.draining ? ['The gateway is shutting down.', ...found] : found;
 }
 

@@ -59,8 +59,19 @@ export function Live({ feed, board, paused, setPaused }) {
   return html`<main id="content" class="live-page"><h1 class="hidden">Live</h1><${Totals} board=${board}/>
     <${Tree} feed=${feed} isPaused=${paused}/>
     <div class="column"><${Plots} board=${board}/>
-      <section aria-labelledby="models-head"><h2 id="models-head">Models, last minute</h2><${Models} sheet=${board.models} label="Models"/></section></div>
+      <section aria-labelledby="models-head"><h2 id="models-head">Models, last minute</h2><${Models} sheet=${board.models} label="Models"/></section>
+      ${board.kpi.cluster ? html`<${Cluster} cluster=${board.kpi.cluster}/>` : ''}</div>
     <${Streams} feed=${feed} board=${board} paused=${paused} setPaused=${setPaused}/></main>`;
+}
+
+const NODES = { here: 'this node', alive: 'alive', drains: 'shuts down', dead: 'dead' };
+
+function Cluster({ cluster }) {
+  const { nodes, engine, store, well, problem, lag, beat_s: beat, lease_s: lease, waiting } = cluster;
+  return html`<section aria-labelledby="cluster-head"><h2 id="cluster-head">Cluster</h2>
+    <p class=${well ? 'muted' : 'bad'} title=${store}>${well ? `${engine} works` : `▲ the store fails: ${problem}`}; lease renewed ${beat < 0 ? 'never' : `${span(beat)} ago`}, of ${span(lease)}; ${count(lag)} events wait to be stored${waiting ? `; ${count(waiting)} requests without a node` : ''}</p>
+    <div class="scroll" role="region" tabindex="0" aria-label="Table of nodes"><table class="list"><thead><tr><th scope="col">node</th><th scope="col">state</th><th scope="col" class="n">streams</th><th scope="col" class="n">claims</th><th scope="col">address</th></tr></thead>
+      <tbody>${nodes.map(([name, state, streams, held, address], at) => html`<tr key=${at}><th scope="row">${name}</th><td class=${state === 'dead' ? 'bad' : state === 'drains' ? 'warn' : ''}>${NODES[state]}</td><td class="n">${count(streams)}</td><td class="n">${count(held)}</td><td>${address || NONE}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Totals({ board }) {

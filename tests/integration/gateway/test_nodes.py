@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from websockets.sync.client import connect
 
 import penstock
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cli.top import BoardView
+from penstock.config.gateway import GatewayOptions
 from penstock.config.settings import ProviderOptions, Settings
+from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, served
 from tests.unit.cluster.nodes import OPTIONS, Link, SharedStore, node_of
@@ -24,7 +30,7 @@ SLOW = Answer("".join(f"word{number} " for number in range(200)), tokens_per_sec
 
 
 @contextlib.contextmanager
-def gateways(script: Script, count: int = 2, **changes: Any) -> Iterator[list[Served]]:
+def gateways(script: Script, count: int = 2, *, keys: str | None = None, **changes: Any) -> Iterator[list[Served]]:
     store = SharedStore()
     with contextlib.ExitStack() as stack:
         provider = stack.enter_context(LoopbackProvider(script))
@@ -33,7 +39,7 @@ def gateways(script: Script, count: int = 2, **changes: Any) -> Iterator[list[Se
         for number in range(count):
             options = OPTIONS.replace(node=f"n{number}", **changes)
             system = stack.enter_context(penstock.System(settings, journal=Link(store), cluster=options))
-            one = stack.enter_context(served(system))
+            one = stack.enter_context(served(system, options=GatewayOptions(keys=keys)))
             one.provider = provider
             made.append(one)
         yield made
@@ -88,6 +94,21 @@ def test_commands_to_any_gateway_reach_the_stream() -> None:
         assert two.request("DELETE", f"/v1/streams/{fed}").status_code == 204
         for gateway in (one, two):
             assert gateway.get(f"/v1/streams/{fed}").status_code == 404
+
+
+def test_a_ticket_of_one_gateway_opens_the_stream_at_the_other(tmp_path: Path) -> None:
+    key, made = new_key("ann")
+    KeyFile(tmp_path / "keys").write([made])
+    with gateways(Script([SLOW]), keys=str(tmp_path / "keys")) as (one, two):
+        headers = {"authorization": f"Bearer {key}"}
+        one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
+        one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
+        url = one.post("/v1/streams/s/tickets", headers=headers).json()["url"]
+        assert two.get("/v1/streams/s/events").status_code == 401
+        for _ in range(2):  # an EventSource connects again with the same one
+            assert events_of(two.get(url).text)[-1][2]["text"] == "a"
+        assert two.get(url.replace("/s/", "/t/")).status_code == 401
+        assert two.get(url + "x").status_code == 401
 
 
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
@@ -198,6 +219,16 @@ def test_the_view_of_the_cluster_is_a_resource() -> None:
         view = two.get("/v1/cluster").json()
         assert [node["name"] for node in view["nodes"]] == ["n0", "n1"]
         assert view["is_well"] is True
+        with connect(f"{two.ws}/v1/ws", open_timeout=PATIENCE) as socket:
+            socket.send('{"op":"subscribe","sid":"$board","ref":"b"}')
+            board = BoardView()
+            while not board.kpi:
+                told = json.loads(socket.recv(PATIENCE))
+                for frame in told if isinstance(told, list) else [told]:
+                    if frame.get("sid") == "$board" and "type" in frame:
+                        board.take(frame)
+        assert [node[:2] for node in board.kpi["cluster"]["nodes"]] == [["n0", "alive"], ["n1", "here"]]
+        assert board.cluster().startswith("n0 1  n1 0*  store works, lease renewed ")
     with penstock.System(Settings()) as system, served(system) as alone:
         assert alone.get("/v1/cluster").status_code == 404
 

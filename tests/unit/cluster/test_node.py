@@ -133,6 +133,8 @@ def test_what_cannot_be_sent_is_refused(pair: list[penstock.System]) -> None:
         there.sink().push_now([("a", "text")], lambda: None)
     with pytest.raises(penstock.RunsElsewhere):
         there.sink().end()
+    with pytest.raises(penstock.RunsElsewhere):
+        there.update_metadata({"a": 1})
     there.sink().cancel("by the sink")
     assert isinstance(list(stream.events(after=0))[-1], StreamCancelled)
 
