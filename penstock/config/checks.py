@@ -188,12 +188,12 @@ class Options:
         """Check what depends on several fields, and normalise values. Called after the checks of single fields."""
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, validated as a whole; the same options if there are no changes.
+        """Return a copy with some fields changed, validated as a whole.
 
         Raises:
             OptionError: a field is unknown or a value is not allowed. The original is unchanged in any case.
         """
-        return dataclasses.replace(self, **changes) if changes else self
+        return dataclasses.replace(self, **changes)
 
 
 def check_field(kind: type[Options], name: str, value: object) -> None:

@@ -31,7 +31,14 @@ def test_the_price_of_a_model_and_the_limits_of_a_provider_are_looked_up_once(mo
     assert asked == ["limits", "one", "other"]
 
 
-def test_options_without_changes_are_the_same_options() -> None:
+def test_options_to_which_nothing_is_changed_are_the_streams_options() -> None:
     options = StreamOptions(batch_size=5)
-    assert options.replace() is options
-    assert options.replace(batch_size=5) == options
+    messages = [{"role": "user", "content": "Hello"}]
+    with SimulatedSystem() as system:
+        for size in (None, 7):
+            stream = system.chat(
+                "m", messages, provider=ScriptedProvider(["a"]), options=options, token_batch_size=size
+            )
+            found = system.get_stream_info(stream.stream_id).options
+            assert (found is options) is (size is None)
+            assert found.batch_size == (size or 5)
