@@ -10,7 +10,7 @@ import secrets
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -55,6 +55,8 @@ class _Attempt(NamedTuple):
 
 
 _NO_METADATA: Final = FrozenDict()
+_REMEMBERED: Final = 256
+"""Models whose prices, and providers whose limits, are looked up once: the table of prices has many patterns."""
 
 
 def _nothing() -> None:
@@ -116,7 +118,8 @@ class Services:
         self.runtime = runtime
         self.reader = reader
         self.catalogue = catalogue
-        self.prices = prices
+        self._price_of = lru_cache(_REMEMBERED)(prices.find)
+        self._limits_of = lru_cache(_REMEMBERED)(settings.limits)
         self.journal = journal
         self.writer = writer
         self.streams = streams
@@ -365,10 +368,10 @@ class Services:
             request=request,
             account=found.name,
             gate=self.gates.gate(
-                found.account, getattr(found.provider, "base_url", ""), self.settings.limits(found.account)
+                found.account, getattr(found.provider, "base_url", ""), self._limits_of(found.account)
             ),
             key=self.gates.fingerprint(request),
-            price=self.prices.find(found.account, found.model),
+            price=self._price_of(found.account, found.model),
             foreign_blocks=count_foreign_blocks(call.input, found.name),
             count_foreign_blocks=partial(count_foreign_blocks, provider=found.name),
         )

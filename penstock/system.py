@@ -914,6 +914,8 @@ def _adjust(
 ) -> StreamOptions:
     if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")
+    if buffer_size is batch_size is flush_interval is None:
+        return options
     changes = {"max_buffer_size": buffer_size, "batch_size": batch_size, "flush_interval": flush_interval}
     return options.replace(**{name: value for name, value in changes.items() if value is not None})
 

@@ -18,6 +18,7 @@ from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.signals import KILL
 from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.direct import deliver
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Resume, SetOptions, StopStream
 from penstock.actors.stream.record import StreamRecord
@@ -420,3 +421,22 @@ def test_a_call_that_keeps_its_text_has_what_the_log_has(simulation: Simulation,
     scene.attempt.abandon()
     assert scene.offer("d") is False
     assert scene.call.builder.outcome().text == "ac"
+
+
+def test_another_turn_right_after_it_does_not_change_what_it_has_delivered(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(simulation)
+    late = Attempt(scene.record, scene.call, 1, Mailbox(Idle(), lambda mailbox: None), simulation.clock)
+    late.abandon()
+    run_step, turns = TokenStream.run_step, []
+
+    def then_another(self: TokenStream, step: Callable[..., object], *arguments: Any) -> None:
+        run_step(self, step, *arguments)
+        turns.append(step)
+        if len(turns) == 1:  # as another thread may, once the mailbox is left
+            assert deliver(scene.record, [("late", "text")], late) == 0
+
+    monkeypatch.setattr(TokenStream, "run_step", then_another)
+    assert scene.offer("a", "b") is True
+    assert (len(turns), scene.logged, scene.buffered) == (2, ["a", "b"], [])

@@ -38,8 +38,9 @@ __all__ = [
 ]
 
 _STOP: Final[Any] = object()
-_TICK: Final = 0.005  # seconds between two checks of the monitor while there is work
-_QUIET: Final = 20  # checks without work after which the monitor sleeps: less than the second between two sweeps
+_TICK: Final = 0.005  # seconds between two checks of the monitor while actors wait for a worker
+_CALM: Final = 0.025  # the same while none waits
+_QUIET: Final = 0.1  # seconds without work after which the monitor sleeps: less than the second between two sweeps
 _PARKED_FOR: Final = 5.0  # seconds after which a spare thread that is not needed ends
 _here = threading.local()  # .worker: the worker of the current thread
 
@@ -320,8 +321,8 @@ class ThreadedDispatcher:
 
     def _watch(self) -> None:
         seen: dict[_Worker, tuple[int, float]] = {}
-        quiet = 0
-        while not self._ending.wait(_TICK):
+        tick, quiet = _TICK, 0.0
+        while not self._ending.wait(tick):
             now = time.monotonic()
             workers = tuple(self._all)
             busy = [worker for worker in workers if worker.owner is not None]
@@ -340,10 +341,12 @@ class ThreadedDispatcher:
                         self._warn(worker, now - since)
             if stuck and not self._queue.empty():
                 self._compensate(stuck)
-            quiet = quiet + 1 if not busy and self._queue.empty() else 0
+            is_calm = self._queue.empty()
+            quiet = quiet + tick if is_calm and not busy else 0.0
+            tick = _CALM if is_calm else _TICK
             if quiet > _QUIET:
                 self._sleep_until_work()
-                quiet = 0
+                quiet = 0.0
 
     def _compensate(self, stuck: list[_Worker]) -> None:
         with self._lock:

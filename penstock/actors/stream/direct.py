@@ -57,19 +57,19 @@ def deliver(record: StreamRecord, tokens: Sequence[tuple[str, TokenKind]], sourc
     if not isinstance(stream, DirectEmitter):  # it is dead, or just being started
         inbox.leave()
         return 0
-    stream.given = 0
-    stream.run_step(stream.give, tokens, source)
-    return stream.given
+    given = [0]  # not the stream's: once the mailbox is left, another thread may take a direct turn
+    stream.run_step(stream.give, tokens, source, given)
+    return given[0]
 
 
 class DirectEmitter(Emitter):
     """The part of `TokenStream` that is run by the thread that brings tokens."""
 
-    given = 0
-    """How many tokens of the last direct turn are in the log; also if it has crashed."""
+    def give(self, tokens: Sequence[tuple[str, TokenKind]], source: Source, given: list[int]) -> None:
+        """Take a direct turn, if this is the ordinary case; see `deliver`. The caller holds the mailbox.
 
-    def give(self, tokens: Sequence[tuple[str, TokenKind]], source: Source) -> None:
-        """Take a direct turn, if this is the ordinary case; see `deliver`. The caller holds the mailbox."""
+        ``given[0]`` becomes the number of tokens that are in the log, also if this raises.
+        """
         hub, intake, log, epoch = self._hub, self._intake, self._log, self._epoch
         subscriptions = hub.subscriptions
         if not self._is_ordinary(subscriptions):
@@ -81,11 +81,12 @@ class DirectEmitter(Emitter):
             len(tokens),
         )
         for _ in range(_EVENTS_A_TURN):
+            first = given[0]
             if largest == 1:
-                text, kind = tokens[self.given]
+                text, kind = tokens[first]
                 texts: tuple[str, ...] = (text,)
             else:
-                texts, kind = _batch(tokens, self.given, largest)
+                texts, kind = _batch(tokens, first, largest)
                 text = "".join(texts)
             count = len(texts)
             with source.lock:
@@ -99,8 +100,8 @@ class DirectEmitter(Emitter):
                 finally:
                     if is_in_log or (log.is_open(epoch) and log.written == seq):  # the latter: it raised after that
                         if source.keeps_text:
-                            source.took(tokens[self.given : self.given + count])
-                        self.given += count
+                            source.took(tokens[first : first + count])
+                        given[0] = first + count
                         left -= count
                     else:
                         intake.refuse(count)

@@ -266,10 +266,10 @@ class CancellableAdapter(HTTPAdapter):
     # requests reads the CA bundle for every new connection, which takes 15 ms; here it is read once.
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
-        if verify is not False and host["scheme"] == "https":
-            tls.pop("ca_certs", None)
-            tls.pop("ca_cert_dir", None)
+        is_ours = verify is not False and request.url.lower().startswith("https:")
+        # True instead of the bundle, as requests would look each time whether it is a file or a directory.
+        host, tls = super().build_connection_pool_key_attributes(request, is_ours or verify, cert)
+        if is_ours:
             tls["ssl_context"] = self._context(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
         return host, tls
 

@@ -313,3 +313,15 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
     assert untils == limits
     assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
     assert all(sock.closed for sock in made)
+
+
+def test_after_the_first_request_no_file_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = CancellableAdapter(1)
+    prepared = requests.Request("GET", "https://localhost/").prepare()
+    _, first = adapter.build_connection_pool_key_attributes(prepared, DEFAULT_CA_BUNDLE_PATH)
+    looked: list[object] = []
+    for name in ("isdir", "exists", "isfile"):
+        monkeypatch.setattr(f"os.path.{name}", looked.append)
+    _, second = adapter.build_connection_pool_key_attributes(prepared, DEFAULT_CA_BUNDLE_PATH)
+    assert (second, looked) == (first, [])
+    assert set(first) == {"cert_reqs", "ssl_context"}

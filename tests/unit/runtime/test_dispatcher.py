@@ -44,6 +44,12 @@ def threads_of(runtime: Runtime) -> ThreadedDispatcher:
 # --- blocking --------------------------------------------------------------------------------------------------------
 
 
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the monitor look every 0.2 ms, and sleep after 40 ms without work."""
+    for name, seconds in (("_TICK", 0.0002), ("_CALM", 0.0002), ("_QUIET", 0.04)):
+        monkeypatch.setattr(module, name, seconds)
+
+
 def test_three_hundred_actors_that_each_wait_for_the_next_do_not_deadlock_one_worker(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, max_spares=400)
 
@@ -79,7 +85,7 @@ def test_actors_that_block_unannounced_are_detected_and_others_run(make_runtime:
 
 
 def test_the_monitor_that_fell_asleep_is_woken_by_work(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TICK", 0.0002)
+    look_often(monkeypatch)
     runtime = make_runtime(workers=1)
     asleep = threading.Event()
     wake = threads_of(runtime)._wake_monitor
@@ -552,7 +558,7 @@ def test_an_actor_that_works_for_less_than_the_limit_is_not_named_in_the_log(
     make_runtime: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The monitor sees it in the same turn many times, and the worker is held only for that."""
-    monkeypatch.setattr(module, "_TICK", 0.0002)
+    look_often(monkeypatch)
     runtime = make_runtime(workers=1, hold_warning=GENEROUS)
     dispatcher = threads_of(runtime)
     seen = threading.Event()
@@ -991,7 +997,7 @@ class Looks:
 def test_an_actor_that_holds_its_worker_is_named_once_however_often_the_monitor_looks(
     make_runtime: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_TICK", 0.0002)
+    look_often(monkeypatch)
     runtime = make_runtime(workers=1, hold_warning=0.01)
     looks = Looks(threads_of(runtime), monkeypatch)
     warned = threading.Event()
@@ -1016,7 +1022,7 @@ def test_an_actor_that_holds_its_worker_is_named_once_however_often_the_monitor_
 def test_the_monitor_goes_on_when_all_workers_wait_and_no_spare_is_left(
     make_runtime: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TICK", 0.0002)
+    look_often(monkeypatch)
     runtime = make_runtime(workers=1, max_spares=0)
     looks = Looks(threads_of(runtime), monkeypatch)
     inside, freed = threading.Event(), threading.Event()
@@ -1042,3 +1048,51 @@ def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> N
     dispatcher._compensate([stuck])
     stuck.owner = None
     assert dispatcher.statistics().spares_started == 0
+
+
+def test_the_monitor_looks_less_often_while_no_actor_waits_for_a_worker(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime(workers=1, max_spares=0)
+    dispatcher = threads_of(runtime)
+    wait, waits = dispatcher._ending.wait, Rhythm()
+
+    def noted(seconds: float) -> bool:
+        waits.note(seconds)
+        return wait(0.0002)
+
+    inside, freed = threading.Event(), threading.Event()
+
+    def block(_process: Any) -> bool:
+        inside.set()
+        return freed.wait(GENEROUS)
+
+    blocker = runtime.spawn(Runner)
+    blocker.tell(block)
+    assert inside.wait(GENEROUS)
+    monkeypatch.setattr(dispatcher._ending, "wait", noted)
+    assert waits.settle_at(module._CALM)
+    runtime.spawn(Runner).tell(lambda _: None)
+    assert waits.settle_at(module._TICK)
+    freed.set()
+    assert waits.settle_at(module._CALM)
+
+
+class Rhythm:
+    """How long the monitor waits between two looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = 0.0
+        self._seen = threading.Event()
+
+    def note(self, seconds: float) -> None:
+        with self._lock:
+            if seconds == self._wanted:
+                self._seen.set()
+
+    def settle_at(self, seconds: float) -> bool:
+        with self._lock:
+            self._wanted = seconds
+            self._seen.clear()
+        return self._seen.wait(GENEROUS)
