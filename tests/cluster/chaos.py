@@ -23,7 +23,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
+
+if sys.platform == "win32":
+    pytest.skip("needs signals", allow_module_level=True)
 
 from penstock.actors.stream.heads import read_log
 from penstock.adapters.journals.valkey import ValkeyJournal
