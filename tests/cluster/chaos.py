@@ -23,7 +23,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
+
+if sys.platform == "win32":
+    pytest.skip("needs signals", allow_module_level=True)
 
 from penstock.actors.stream.heads import read_log
 from penstock.adapters.journals.valkey import ValkeyJournal
@@ -39,6 +43,7 @@ __all__ = ["Chaos", "Client", "compared"]
 LEASE = 1.0
 _TERMINAL = (StreamCompleted, StreamFailed, StreamCancelled)
 _numbers = itertools.count(1)
+_TOLD = ("state", "last_seq", "is_over", "readers", "runs", "owner", "error")
 _pause = threading.Event().wait  # seconds
 _any = random.Random()  # what clients and answers draw from, which no seed repeats
 
@@ -60,6 +65,7 @@ class Client:
         self.refusals: Counter[str] = Counter()
         self.is_gone = False  # the store was emptied after its end
         self.is_open = False
+        self.place = ""  # the node that it reads from
         self._chaos = chaos
         self._epoch = ""
 
@@ -99,6 +105,7 @@ class Client:
         _pause(0.1)
 
     def _read(self, node: NodeProcess) -> None:
+        self.place = node.url
         headers = {"last-event-id": f"{self._epoch}-{self.events[-1][0]}"} if self.events else {}
         url = f"{node.url}/v1/streams/{self.name}/events"
         with requests.get(url, headers=headers, stream=True, timeout=(5, 20)) as answer:
@@ -146,6 +153,7 @@ class Chaos:
         faults: which, of `FAULTS`; empty: all.
         plan: these instead, one after the other.
         between: seconds between two faults, about.
+        patience: seconds for all to end afterwards.
     """
 
     def __init__(
@@ -159,6 +167,7 @@ class Chaos:
         faults: Sequence[str] = (),
         plan: Sequence[str] = (),
         between: float = 2.0,
+        patience: float = 60.0,
     ) -> None:
         self.clients = [
             Client(self, f"s{number}", ("restart", "fail", "resume")[number % 3]) for number in range(streams)
@@ -173,6 +182,7 @@ class Chaos:
         self._faults = list(faults or FAULTS)
         self._plan = list(plan)
         self._between = between
+        self._patience = patience
         self._lock = threading.Lock()
         self._nodes: dict[str, tuple[NodeProcess, contextlib.ExitStack]] = {}
 
@@ -213,15 +223,28 @@ class Chaos:
         return threads
 
     def _end(self, threads: Sequence[threading.Thread]) -> list[str]:
-        until = time.monotonic() + 60
+        until = time.monotonic() + self._patience
         while time.monotonic() < until and not all(thread.ident and not thread.is_alive() for thread in threads):
             _pause(0.1)
+        for client in self.clients:
+            if client.is_open and not client.is_over and not client.is_gone:
+                self._tell_of(client)
         self.is_late = True
         for thread in threads:
             if thread.ident:
                 thread.join(30)
         with ValkeyJournal(self._server.url) as store:
             return [f"{client.name}: {fault}" for client in self.clients for fault in self._compared(store, client)]
+
+    def _tell_of(self, client: Client) -> None:
+        """Print what the nodes say of a stream whose reader waits."""
+        for name, (node, _) in self._nodes.items():
+            mark = "*" if node.url == client.place else ""
+            with contextlib.suppress(requests.RequestException, ValueError):
+                found = requests.get(f"{node.url}/v1/streams/{client.name}", timeout=5).json()
+                print(
+                    "WAITS", client.name, client.events[-1:], name + mark, {k: found.get(k) for k in _TOLD}, flush=True
+                )
 
     def _compared(self, store: ValkeyJournal, client: Client) -> list[str]:
         if not client.is_open:
@@ -340,7 +363,8 @@ def compared(had: Sequence[tuple[int, str, Any]], log: Sequence[Event] | None, *
         elif texts[number] != text:
             found.append(f"at event {number} the reader had {text[-30:]!r}, and the log has {texts[number][-30:]!r}")
     if is_whole and had and had[-1][0] != len(log):
-        found.append(f"the reader's end is event {had[-1][0]} of {len(log)}")
+        end = f"{type(log[-1]).__name__} {getattr(log[-1], 'error', '')!r}" if log else "none"
+        found.append(f"the reader's end is event {had[-1][0]} of {len(log)}, which ends with {end}")
     return found
 
 

@@ -55,9 +55,11 @@ def attach(record: Kept, journal: Journal | None) -> StoredLog | None:
             show(log.written)
 
     def fenced() -> None:
-        if log.is_held_back:
-            log.discard_held()  # the next owner says something else under their numbers
-        record.propose(Cancel(error=Fenced(record.stream_id)))
+        error = Fenced(record.stream_id)
+        if record.propose(Cancel(error=error)) or not log.is_held_back:
+            return
+        if log.replace_held_end(error, record.runtime.clock.time()):  # it had ended here alone
+            record.announce_end()
 
     log.is_held_back = stored.is_sync
     stored.on_fenced = fenced

@@ -173,6 +173,23 @@ class StreamLog:
                     self.tokens -= len(event.tokens)
                 self._bytes -= cost_of(event)
 
+    def replace_held_end(self, error: PenstockError, now: float) -> bool:
+        """Put ``error`` in the place of an end that no reader may have had yet, and will not; returns whether so."""
+        with self._lock:
+            if self.terminal is None or self.last_seq >= self.written:
+                return False
+            while self.written > self.last_seq:
+                self._window.events.pop()
+                self.written -= 1
+            seq = self.written + 1
+            failed = StreamFailed(
+                stream_id=self.stream_id, seq=seq, error=error, partial="", timestamp=now, metadata=self.metadata
+            )
+            self.terminal = failed
+            self._add(failed)
+            self.last_seq = seq
+            return True
+
     def replay(self, events: Sequence[Event]) -> None:
         """Take over events of a stored log, in order: the first ones, or those after the last that were taken over."""
         with self._lock:

@@ -390,6 +390,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
 
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
+        if self.is_displaced and log.is_held_back:
+            log.discard_held()  # the next owner says something else under their numbers
         last_events = self._last_events(now)
         if last_events:  # there are none if a call that crashed has taken them
             log.last_events = last_events

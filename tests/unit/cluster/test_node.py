@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.stream.messages import Cancel
+from penstock.actors.stream.messages import Cancel, Complete
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.cluster import ClusterOptions
@@ -201,6 +201,24 @@ def test_the_streams_of_a_node_that_is_gone_fail_or_begin_again() -> None:
         assert isinstance(end, StreamFailed)
         assert isinstance(end.error, penstock.Fenced)
         assert one.stream("asked").result(10).text == "A new answer."  # the same log, read from the store
+
+
+def test_a_stream_that_ended_on_a_node_that_was_gone_has_moved_for_its_readers(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    stream.process_token("kept")
+    eventually(lambda: stream._record.log.last_seq == 1)
+    there, here = two.stream("s").events(after=0), stream.events(after=0)
+    one._journal.is_cut = True  # type: ignore[union-attr]
+    stream._record.propose(Complete())
+    eventually(lambda: stream._record.log.terminal is not None)
+    assert isinstance(list(there)[-1], StreamFailed)
+    one._journal.is_cut = False  # type: ignore[union-attr]
+    events = list(here)
+    assert [event.seq for event in events] == [1, 2]
+    end = events[-1]
+    assert isinstance(end, StreamFailed)
+    assert isinstance(end.error, penstock.Fenced)
 
 
 def test_a_node_that_was_away_renews_nothing_before_it_has_looked(
