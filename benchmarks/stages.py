@@ -23,7 +23,6 @@ from benchmarks.many_provider import token_chunk
 from benchmarks.probe import Result, measure
 from benchmarks.tables import Row, Samples, Table, number
 from penstock.actors.stream.hub import Hub
-from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import StreamLog
 from penstock.adapters.formats.sse import SseDecoder
 from penstock.adapters.http.framing import ChunkedBody
@@ -43,9 +42,7 @@ STAGES: Final = {
     "framing": "HTTP's chunks, and the blank line that ends an event",
     "JSON": "JSON to a typed object, by `msgspec`",
     "decode": "its fields to deltas: what the provider means",
-    "offer": "into the stream's buffer, with all limits, and the wake-up of its actor",
-    "turn": "the actor's turn without the next three: mailbox, state machine, timers",
-    "batch": "tokens from the buffer to a batch, and its confirmation",
+    "turn": "a turn of the stream's actor in the reader's thread, without the next two: mailbox, limits, the batch",
     "log": "the event, its number, the log, the counters",
     "announce": "into the mailbox of one subscriber, and its wake-up",
     "subscriber": "the turn of the subscribed function's process, and the call",
@@ -180,26 +177,19 @@ def load(tokens: int) -> Result:
     clockwork = _Clockwork()
     deltas = _read(clockwork, tokens)
     events = _stream(clockwork, deltas, None)
-    inner = ((Intake, "take"), (Intake, "commit"), (StreamLog, "append"), (Hub, "announce"))
-    for owner, name in inner:
+    for owner, name in ((StreamLog, "append"), (Hub, "announce")):
         _stream(_Only(clockwork, name), deltas, (owner, name))
     projection = NativeProjection(Opening(stream_id="s", epoch="0a1b2c3d", created=1_763_600_000))
     for event in events:
         clockwork.call("SSE", projection.feed, event)
     empty = clockwork.empty_us()
     us = {name: max(0.0, clockwork.median_us(name) - empty) for name in clockwork.times if name}
-    batch = us["take"] + us["commit"]
-    inside = batch + us["append"] + us["announce"]
-    turn = us.get("turn of TokenStream")
     return {
         "recv": us["recv"],
         "framing": us["chunks"] + us["events"],
         "JSON": us["JSON"],
         "decode": max(0.0, us["feed"] - us["events"] - us["JSON"]),
-        # Where the reader does the turn itself, there is no other.
-        "offer": us["offer"] if turn is not None else max(0.0, us["offer"] - inside),
-        "turn": 0.0 if turn is None else max(0.0, turn - inside),
-        "batch": batch,
+        "turn": max(0.0, us["offer"] - us["append"] - us["announce"]),
         "log": us["append"],
         "announce": us["announce"],
         "subscriber": us["turn of CallbackProcess"],

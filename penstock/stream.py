@@ -344,8 +344,7 @@ class Stream:
             kinds: the kinds of text that are written; all of them pass.
             on_error: when writing fails, ``"fail"`` ends the new stream with `StreamFailed` and `TeeError`;
                 ``"detach"`` goes on without the copy, and counts ``tee_errors`` in `statistics`.
-            flush_every: how many events are written together, 1 … 100,000. A file gets more at once, up to 16, if they
-                wait already.
+            flush_every: how many events are written together, 1 … 100,000.
             stream_id: as for `map`.
             options: as for `map`.
 

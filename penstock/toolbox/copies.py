@@ -29,9 +29,6 @@ Piece: TypeAlias = tuple[str | None, str]
 class Copy(Protocol):
     """Where a stream's text is written. One thread at a time may use it."""
 
-    joins: bool
-    """Whether texts may be written together that need not be, as they wait at the same time."""
-
     def write(self, pieces: Sequence[Piece]) -> Any:
         """Write the texts; returns None, or something to await."""
 
@@ -66,8 +63,6 @@ def open_copy(target: TeeTarget) -> Copy:
 
 class PathCopy:
     """A file of its own, with another name until it is complete."""
-
-    joins = True
 
     def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
         self._file = PartialFile(path)
@@ -104,8 +99,6 @@ class PathCopy:
 
 class FileCopy:
     """An open file of the user's. It is neither closed nor renamed."""
-
-    joins = True
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -162,8 +155,6 @@ def _takes_text(file: Any) -> bool:
 
 class FunctionCopy:
     """A function that is called with each text. It is not told of a text that becomes void."""
-
-    joins = False
 
     def __init__(self, function: Callable[[str], Any]) -> None:
         self._function = function

@@ -37,7 +37,7 @@ __all__ = ["OnTeeError", "Tee", "TeeMode", "tee"]
 TeeMode: TypeAlias = Literal["text", "jsonl"]
 OnTeeError: TypeAlias = Literal["fail", "detach"]
 
-_MOST: Final = 16  # events that are written at once, and that may wait for it
+_MOST: Final = 16  # events that go to the other thread at once, and that may wait for it
 _LARGEST: Final = 65_536  # characters of them
 
 
@@ -69,7 +69,7 @@ def tee(
 class Tee(Stage):
     """Passes everything on, once it has been written to the copy.
 
-    What a write costs is for the most part the way to another thread and back, so events that wait already are written
+    What a write costs is for the most part the way to another thread and back, so events that wait already take it
     together: an event is held until no further one waits, or `_MOST` are held. Nothing waits for an event to come.
 
     Args:
@@ -197,7 +197,7 @@ class Tee(Stage):
 
     def _writing(self) -> Writing:
         pieces, self._pending = self._pending, []
-        return Writing(self._copy, pieces, len(pieces) if self._copy.joins else self._flush_every)
+        return Writing(self._copy, pieces, self._flush_every)
 
     def _write(
         self, writing: Writing, terminal: TerminalEvent | None = None

@@ -65,7 +65,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize("name", sorted(SUITES))
 def test_a_suite_takes_both_ways_and_waits_for_room_on_both(name: str, taken: Counter[str]) -> None:
     suite, run = SUITES[name]
-    for seed in range(suite.pytestmark.args[0]):
+    [number] = [mark.args[0] for mark in suite.pytestmark if mark.name == "seeds"]
+    for seed in range(number):
         before = taken.copy()
         run(seed)
         new = {way.split()[0] for way in taken - before}

@@ -359,7 +359,7 @@ class Sender:
             is_cancelled=False,
             attempts=3,
             attempt=None,
-            builder=SimpleNamespace(size=0, keeps_text=False, provider="scripted"),
+            builder=SimpleNamespace(size=0, keeps_text=False, took=None, provider="scripted"),
             begin_attempt=lambda: ("provider", "request"),
             take_ticket=self._take,
             reader=SimpleNamespace(start=self._start),

@@ -80,6 +80,7 @@ class Record:
         self.hub = Hub()
         self.feed: Any = None
         self.ref: Any = Peer()
+        self.remote: Any = None
         self.ending: Any = None
         self.ended_at: float | None = None
         self.is_over = self.is_announced = False

@@ -11,7 +11,7 @@ from penstock.errors import ConnectError
 from penstock.events import StreamCompleted, StreamFailed, StreamReset, TokenEvent
 from penstock.ports import ReasoningDelta, ToolCallFragment, UsageDelta
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, kill
-from penstock.toolbox.requests import Errand
+from penstock.toolbox.requests import Worker
 from tests.unit.toolbox.common import BUSY, CUT, REFUSED, ask, now, pushed, read
 
 pytestmark = pytest.mark.seeds(4)
@@ -285,7 +285,7 @@ def test_an_attempt_whose_making_is_killed_counts_as_failed_and_what_it_makes_la
 
         def kill_it() -> None:
             system.simulation.dispatcher.pause(0.5)
-            kill(system, next(ref for ref in system.runtime.processes() if ref.actor_class is Errand))
+            kill(system, next(ref for ref in system.runtime.processes() if ref.actor_class is Worker))
 
         system.simulation.start_thread(kill_it)
         race = system.race(slow, lambda: ask(system, "B", 2.0, "!"))
