@@ -38,7 +38,8 @@ CONSTANTS: Final = {
     "kept": Constant(600, "s", "for which an ended log is kept in the engine (`keep`)", "chosen; the default is a day"),
     "token_us": Constant(
         17, "µs", "of a node's CPU for a token: recv, framing, JSON, decode, offer",
-        "measured: 41–50 with the next one, 500 calls by the loop reader; split by [the stages](token-time.md)",
+        "measured: 41–50 with the next one, 500 calls by the loop reader, "
+        "without [the direct turn](decisions/0015-direct-turn.md)",
     ),
     "event_us": Constant(
         28, "µs", "for an event: turn, log, announce, subscriber",
