@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("the command is run in a fork", allow_module_level=True)
 
 import penstock
 from penstock.adapters.loopback.faults import TruncateAfter
