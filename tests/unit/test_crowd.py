@@ -202,3 +202,19 @@ def test_no_subscriber_is_overlooked_while_few_become_a_crowd(finds: bool) -> No
     else:
         assert len(hub.subscriptions) == LARGEST_TUPLE
     assert len(hub.subscriptions) == LARGEST_TUPLE + 1
+
+
+def test_a_subscriber_that_leaves_before_its_new_target_is_noted_is_not_found_by_the_old_one() -> None:
+    hub, old = Hub(), object()
+    for _ in range(LARGEST_TUPLE):
+        hub.add(Seat(hub, object()))
+    seat = Seat(hub, object())
+    seat.more = (old,)
+    hub.add(seat)
+    assert hub.find(old) is seat
+    seat.more = (object(),)
+    hub.remove(seat)
+    hub.targets_changed(seat, old)
+    assert [hub.find(target) for target in (old, *seat.targets)] == [None, None, None]
+    newcomer = Seat(hub, old)
+    assert hub.add(newcomer) is newcomer
