@@ -194,6 +194,37 @@ def test_a_tokenizer_of_the_application_never_runs_in_the_loop(
     assert LOOP not in names
 
 
+def test_a_tokenizer_that_is_set_while_the_loop_reads_does_not_run_in_it(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: set[str] = set()
+    is_set = threading.Event()
+
+    def split(text: str) -> list[str]:
+        names.add(threading.current_thread().name)
+        return text.split(" ")
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        for part in ("one two", " three", " four"):
+            peer.send(f'data: {{"choices": [{{"index": 0, "delta": {{"content": "{part}"}}}}]}}\n\n'.encode())
+            assert is_set.wait(PATIENCE)
+        peer.send(b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n')
+
+    decoding = noting_threads(monkeypatch)
+    with RawServer(serve) as server:
+        options = penstock.StreamOptions(batch_size=1, rate_limit=None)
+        stream = system.chat("m", "x", provider="openai", base_url=server.url, api_key="k", options=options)
+        assert eventually(lambda: stream.text == "one two")
+        stream.set_options(tokenizer=split)
+        is_set.set()
+        assert stream.result(PATIENCE).text == "one twothreefour"
+    assert decoding == {LOOP}
+    assert names
+    assert LOOP not in names
+
+
 class OwnProvider(OpenAiChat):
     """A provider that an application has derived from Penstock's."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -12,9 +12,11 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.signals import KILL
 from penstock.actors.stream.buffer import EventBatch
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
+from penstock.config.tokenizers import words
 from penstock.errors import ProtocolError
 from penstock.events import Citation, ProviderEvent, ReasoningBlock, ServerToolResult, Usage
 from penstock.ports import (
@@ -481,3 +483,82 @@ def test_the_text_of_a_read_is_measured_once_however_many_places_in_it_are_told(
     if isinstance(placed, CitationDelta):
         told = scene.record.intake.undelivered_events(0)
         assert [one.end for one in told if isinstance(one, Citation)] == list(range(2, 1001, 2))
+
+
+class Cutting:
+    """An application's tokenizer that notes what it was called with."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.failure = failure
+        self.calls: list[str] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def __call__(self, text: str) -> list[str]:
+        self.calls.append(text)
+        self.before()
+        if self.failure is not None:
+            raise self.failure
+        return text.split()
+
+
+def set_tokenizer(scene: Scene, tokenizer: Callable[[str], Any]) -> None:
+    """As the application does while a reader reads whose thread must not run its code."""
+    assert not scene.attempt.may_block
+    scene.record.options = scene.record.options.replace(tokenizer=tokenizer)
+
+
+def test_a_tokenizer_that_is_set_while_the_answer_is_read_runs_in_a_process_of_its_own(simulation: Simulation) -> None:
+    scene, cutting = Scene(simulation), Cutting()
+    assert scene.offer(TextDelta("a b")) is True
+    set_tokenizer(scene, cutting)
+    called = BlockStart("text")
+    assert scene.offer(TextDelta("c d"), ReasoningDelta("e f"), called) is None
+    assert (cutting.calls, scene.rooms, scene.attempt.is_pushing) == ([], 0, True)
+    simulation.settle()
+    assert (len(cutting.calls), scene.rooms) == (2, 1)
+    assert scene.waiting == ["a b"]
+    assert scene.offer() is True
+    assert (scene.waiting, scene.attempt.is_pushing) == (["a b", "c", "d", "e", "f"], False)
+    assert scene.offer(TextDelta("g h")) is None
+    simulation.settle()
+    assert scene.offer() is True
+    assert scene.waiting[-2:] == ["g", "h"]
+
+
+def test_what_such_a_tokenizer_raises_is_raised_in_the_reader(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    set_tokenizer(scene, Cutting(ZeroDivisionError("cut")))
+    assert scene.offer(TextDelta("a b")) is None
+    simulation.settle()
+    assert scene.rooms == 1
+    with pytest.raises(ZeroDivisionError):
+        scene.offer()
+    scene.attempt.ended(Decoded(), None)  # type: ignore[arg-type]
+    assert not scene.attempt.took_all
+
+
+def test_text_of_which_the_cutting_was_killed_is_neither_lost_nor_doubled(simulation: Simulation) -> None:
+    scene, cutting = Scene(simulation), Cutting()
+    set_tokenizer(scene, cutting)
+
+    def kill() -> None:
+        for process in simulation.runtime.processes():
+            simulation.runtime.exit(process, KILL)
+        assert scene.offer() is True
+
+    cutting.before = kill
+    assert scene.offer(TextDelta("a b")) is None
+    simulation.settle()
+    assert (len(cutting.calls), scene.waiting) == (1, ["a b"])
+    set_tokenizer(scene, words)
+    assert scene.offer(TextDelta("c")) is True
+    assert scene.waiting == ["a b", "c"]
+
+
+def test_an_attempt_that_is_abandoned_while_its_text_is_cut_takes_nothing(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    set_tokenizer(scene, Cutting())
+    assert scene.offer(TextDelta("a b")) is None
+    scene.attempt.abandon()
+    simulation.settle()
+    assert (scene.offer(), scene.waiting) == (False, [])

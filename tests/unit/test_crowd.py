@@ -165,3 +165,56 @@ def test_a_stream_that_many_hold_looks_at_each_of_them_a_few_times(order: str) -
         assert owner.released_times == 1
         owner.released_times = 0
         assert steps.count <= 4 * len(seats)
+
+
+_crowd: Any = vars(Hub)["_crowd"]
+
+
+class Turning(Hub):
+    """A hub whose few subscribers become a crowd between two looks at it, as another thread may have it."""
+
+    __slots__ = ("newcomers",)
+
+    def __init__(self) -> None:
+        self.newcomers: list[Seat] = []
+        super().__init__()
+
+    @property
+    def _crowd(self) -> Any:
+        found = _crowd.__get__(self)
+        if self.newcomers:
+            self.add(self.newcomers.pop())
+        return found
+
+    @_crowd.setter
+    def _crowd(self, crowd: Any) -> None:
+        _crowd.__set__(self, crowd)
+
+
+@pytest.mark.parametrize("finds", [False, True])
+def test_no_subscriber_is_overlooked_while_few_become_a_crowd(finds: bool) -> None:
+    hub = Turning()
+    targets = [object() for _ in range(LARGEST_TUPLE)]
+    seats = [hub.add(Seat(hub, target)) for target in targets]
+    hub.newcomers.append(Seat(hub, object()))
+    if finds:
+        assert hub.find(targets[0]) is seats[0]
+    else:
+        assert len(hub.subscriptions) == LARGEST_TUPLE
+    assert len(hub.subscriptions) == LARGEST_TUPLE + 1
+
+
+def test_a_subscriber_that_leaves_before_its_new_target_is_noted_is_not_found_by_the_old_one() -> None:
+    hub, old = Hub(), object()
+    for _ in range(LARGEST_TUPLE):
+        hub.add(Seat(hub, object()))
+    seat = Seat(hub, object())
+    seat.more = (old,)
+    hub.add(seat)
+    assert hub.find(old) is seat
+    seat.more = (object(),)
+    hub.remove(seat)
+    hub.targets_changed(seat, old)
+    assert [hub.find(target) for target in (old, *seat.targets)] == [None, None, None]
+    newcomer = Seat(hub, old)
+    assert hub.add(newcomer) is newcomer

@@ -440,3 +440,52 @@ def test_another_turn_right_after_it_does_not_change_what_it_has_delivered(
     monkeypatch.setattr(TokenStream, "run_step", then_another)
     assert scene.offer("a", "b") is True
     assert (len(turns), scene.logged, scene.buffered) == (2, ["a", "b"], [])
+
+
+class Watching(Subscription):
+    """Notes what the log has when it is woken. Of the application, if it is not prompt."""
+
+    def __init__(self, scene: Scene, is_prompt: bool) -> None:
+        super().__init__(scene.record.hub, scene.cursor(), None)
+        self.is_prompt = is_prompt
+        self.seen: list[int] = []
+
+    def wake(self) -> None:
+        self.seen.append(self._cursor.log.last_seq)
+
+
+class Interrupted:
+    """A lock before whose first taking something happens, as in another thread."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        self._before = [before]
+
+    def __enter__(self) -> None:
+        if self._before:
+            self._before.pop()()
+
+    def __exit__(self, *exc_info: object) -> None:
+        return
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+@pytest.mark.parametrize("more", [[], ["c"]])
+def test_a_subscriber_that_comes_during_the_turn_is_told_of_its_events(
+    simulation: Simulation, is_prompt: bool, more: list[str]
+) -> None:
+    scene = Scene(simulation)
+    scene.offer("a")
+    watching = Watching(scene, is_prompt)
+
+    def join() -> None:
+        scene.record.hub.add(watching)
+        watching.wake()
+
+    scene.attempt.lock = Interrupted(join)  # type: ignore[assignment]
+    scene.offer("b", *more)
+    last = 2 + len(more)
+    assert watching.seen == ([1, *range(2, last + 1)] if is_prompt else [1])  # code of the application is not run here
+    assert scene.record.log.written == (last if is_prompt else 2)
+    simulation.settle()
+    assert watching.seen[-1] == last
+    assert scene.logged == ["a", "b", *more]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from penstock.actors.stream.table import StreamTable
 
 
 def ended(stream_id: str, at: float, keep: float) -> Any:
-    return SimpleNamespace(stream_id=stream_id, ended_at=at, options=SimpleNamespace(keep_finished=keep))
+    return SimpleNamespace(
+        stream_id=stream_id, ended_at=at, is_displaced=False, options=SimpleNamespace(keep_finished=keep)
+    )
 
 
 def loaded(table: StreamTable, *records: Any) -> None:
@@ -44,3 +48,19 @@ def test_what_was_forgotten_before_its_time_does_not_stay_in_the_heap() -> None:
     assert table.all() == [kept]
     table.forget_ended(1000)
     assert table.all() == []
+
+
+@pytest.mark.parametrize("every", [1000, 7])
+def test_an_id_that_is_used_again_and_again_takes_no_more_room(every: int) -> None:
+    table = StreamTable()
+    for number in range(1000):
+        record = ended("chat", number, 50)
+        table.forget(table.peek("chat") or record)
+        loaded(table, record)
+        if number % every == 0:
+            table.forget_ended(number)
+    assert len(table._ends) < 100
+    table.forget_ended(1048)
+    assert table.all() == [record]
+    table.forget_ended(1049)
+    assert (table.all(), table._ends) == ([], [])

@@ -12,9 +12,10 @@ held until the answer begins (`Held`); an attempt that fails before takes them w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from penstock.actors.call.cutting import Cutting, cut_with
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
@@ -97,6 +98,7 @@ class Attempt:
         self.keeps_text, self.took = call.builder.keeps_text, call.builder.took
         self._is_in_order = self.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
+        self._cutting: Cutting | None = None  # what a worker cuts, while the reader waits
         self._unwritten = 0  # characters of this read that are not text of the answer
         self._seen = 0  # how many items of this read `_look_at` has seen
         self._written = 0  # characters of text among them
@@ -143,7 +145,7 @@ class Attempt:
     @property
     def took_all(self) -> bool:
         """Whether the reader has ended, and everything it decoded is in the stream's buffer."""
-        return self.has_ended and not self._has_lost and not self._rest
+        return self.has_ended and not (self._has_lost or self._rest or self._cutting)
 
     def push_completed_calls(self) -> None:
         """Push the events that complete the answer's function calls. Call it after `abandon`."""
@@ -174,7 +176,14 @@ class Attempt:
         if items is None:
             self._has_lost = True
             return False
-        if self._record.options.tokenizer is not None:
+        tokenizer = self._record.options.tokenizer
+        if self._cutting is not None:
+            items, self._cutting = self._cutting.take(), None
+        elif tokenizer is not None:
+            if items and not self.may_block and not is_own(tokenizer):  # set since the reader was chosen
+                self._cutting = Cutting(items, self._cut)
+                self._begin_pushing()
+                return None if self._cutting.begin(self._record.runtime, on_room) else False
             items = self._cut(items)
         if items and not self._has_events and not self._rest:
             items = items[deliver(self._record, items, self) :]
@@ -366,18 +375,7 @@ class Attempt:
         tokenizer = self._record.options.tokenizer
         if tokenizer is None:
             return items
-        return self._record.context.copy().run(self._cut_with, tokenizer, items)
-
-    def _cut_with(self, tokenizer: Callable[[str], Iterable[str]], items: list[_Item]) -> list[_Item]:
-        if not self._has_events:
-            return [(token, kind) for text, kind in items for token in tokenizer(text)]
-        cut: list[_Item] = []
-        for item in items:
-            if item.__class__ is tuple:
-                cut += [(token, item[1]) for token in tokenizer(item[0])]
-            else:
-                cut.append(item)
-        return cut
+        return self._record.context.copy().run(cut_with, tokenizer, items)
 
     def _is_abandoned(self) -> bool:
         return self.is_void

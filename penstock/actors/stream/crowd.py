@@ -75,9 +75,9 @@ class Crowd(dict[M, None]):
 
     def targets_changed(self, member: M, before: Any) -> None:
         """Find a subscriber by its new targets; ``before`` may not be one of them any more."""
+        if self._by_target.get(key_of(before)) is member:  # also of one that has left: it did so by its new targets
+            self._by_target.pop(key_of(before), None)
         if member in self:
-            if self._by_target.get(key_of(before)) is member:
-                self._by_target.pop(key_of(before), None)
             for target in member.targets:
                 self._by_target[key_of(target)] = member
 

@@ -35,7 +35,8 @@ class StreamTable:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
         self._running: dict[int, StreamRecord] = {}  # by serial; their ends have not been counted
-        self._ends: list[tuple[float, str]] = []  # a heap: when an ended stream is to be forgotten, and its id
+        # A heap: when an ended stream is to be forgotten, its id, and when it ended, as another may have that id since.
+        self._ends: list[tuple[float, str, float]] = []
         self.created = 0
         self.completed = 0
         self.failed = 0
@@ -165,14 +166,14 @@ class StreamTable:
         ends = self._ends
         with self._lock:
             while ends and ends[0][0] <= now:
-                _, stream_id = heapq.heappop(ends)
+                _, stream_id, ended_at = heapq.heappop(ends)
                 record = self._records.get(stream_id)
-                if record is None or record.ended_at is None:
+                if record is None or record.ended_at != ended_at:  # if another stream has that id, it has its own entry
                     continue
                 if _forgotten_at(record) <= now:
                     del self._records[stream_id]
-                else:  # another stream has had that id since
-                    heapq.heappush(ends, (_forgotten_at(record), stream_id))
+                else:
+                    self._note_end(record)
 
     def note_end(self, record: StreamRecord) -> None:
         """Forget an ended stream that was not counted ``keep_finished`` seconds after its end: one of another node."""
@@ -182,14 +183,11 @@ class StreamTable:
     def _note_end(self, record: StreamRecord) -> None:
         ends = self._ends
         if record.ended_at is not None:
-            heapq.heappush(ends, (_forgotten_at(record), record.stream_id))
+            heapq.heappush(ends, (_forgotten_at(record), record.stream_id, record.ended_at))
         if len(ends) > 2 * len(self._records) + 64:  # most of them were forgotten before their time
             known = self._records
-            found = (known.get(each) for _, each in ends)
             ends[:] = [
-                (_forgotten_at(each), each.stream_id)
-                for each in found
-                if each is not None and each.ended_at is not None
+                entry for entry in ends if (found := known.get(entry[1])) is not None and found.ended_at == entry[2]
             ]
             heapq.heapify(ends)
 
