@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +111,23 @@ def test_a_ticket_of_one_gateway_opens_the_stream_at_the_other(tmp_path: Path) -
             assert events_of(two.get(url).text)[-1][2]["text"] == "a"
         assert two.get(url.replace("/s/", "/t/")).status_code == 401
         assert two.get(url + "x").status_code == 401
+
+
+def test_a_ticket_that_was_used_where_it_was_made_is_good_at_the_other_a_minute_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, made = new_key("ann")
+    KeyFile(tmp_path / "keys").write([made])
+    with gateways(Script([SLOW]), keys=str(tmp_path / "keys")) as (one, two):
+        headers = {"authorization": f"Bearer {key}"}
+        one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
+        one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
+        used, unused = (one.post("/v1/streams/s/tickets", headers=headers).json()["url"] for _ in range(2))
+        assert one.get(used).status_code == 200
+        later = SimpleNamespace(time=lambda: time.time() + 61)
+        monkeypatch.setattr("penstock.gateway.shared_tickets.time", later)
+        assert two.get(used).status_code == 200  # a browser that connects again
+        assert two.get(unused).status_code == 401
 
 
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
