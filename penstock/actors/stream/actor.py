@@ -49,7 +49,6 @@ from penstock.actors.stream.delivery import Delivery
 from penstock.actors.stream.direct import DirectEmitter
 from penstock.actors.stream.emitting import FLUSH
 from penstock.actors.stream.messages import (
-    JOINED,
     OVERDUE,
     PUSHED,
     RELEASED,
@@ -177,9 +176,6 @@ class TokenStream(DirectEmitter):
         return self._in_any_state(event)
 
     def _in_any_state(self, event: Event) -> Transition:
-        if event is JOINED:
-            self._hub.announce()
-            return None
         match event:
             case NamedTimeout() | StateTimeout() | Internal():
                 return None  # meant for a state that has been left since

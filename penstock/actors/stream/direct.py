@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.emitting import Emitter
 from penstock.actors.stream.hub import Subscription
-from penstock.actors.stream.messages import JOINED
 from penstock.actors.stream.record import StreamRecord
 from penstock.events import TokenEvent, TokenKind
 
@@ -71,8 +70,8 @@ class DirectEmitter(Emitter):
 
         ``given[0]`` becomes the number of tokens that are in the log, also if this raises.
         """
-        intake, log, epoch = self._intake, self._log, self._epoch
-        subscriptions = self._hub.subscriptions
+        hub, intake, log, epoch = self._hub, self._intake, self._log, self._epoch
+        subscriptions = hub.subscriptions
         if not self._is_ordinary(subscriptions):
             return
         clock, delivered, largest, left = (
@@ -109,36 +108,21 @@ class DirectEmitter(Emitter):
             if not is_in_log:
                 return
             delivered(count, len(text) if text.isascii() else len(text.encode(errors="replace")), clock.monotonic())
-            if not self._tell(subscriptions) or not left:
+            if hub.announce(subscriptions):
+                self._stream.counters.held += 1
                 return
-
-    def _tell(self, subscriptions: tuple[Subscription, ...]) -> bool:
-        """Announce an event; returns whether further ones may follow in this turn.
-
-        ``subscriptions``: those that were there before the event. One that has come since may have looked at the log
-        before the event was in it.
-        """
-        hub = self._hub
-        present = told = hub.subscriptions
-        if present is not subscriptions and not _are_prompt(present):
-            told = tuple(one for one in present if one.is_prompt)
-            self.actor_inbox.put(JOINED)
-        if hub.announce(told):
-            self._stream.counters.held += 1
-            return False
-        return told is present
+            if not left:
+                return
 
     def _is_ordinary(self, subscriptions: tuple[Subscription, ...]) -> bool:
         if not self._passes or self._attention or self._trace is not None or self._state != "idle":
             return False
-        return self._ending is None and not self._hub.held and _are_prompt(subscriptions)
-
-
-def _are_prompt(subscriptions: tuple[Subscription, ...]) -> bool:
-    for subscription in subscriptions:  # noqa: SIM110 - a generator takes longer than all else here
-        if not subscription.is_prompt:
+        if self._ending is not None or self._hub.held:
             return False
-    return True
+        for subscription in subscriptions:  # noqa: SIM110 - a generator takes longer than all else here
+            if not subscription.is_prompt:
+                return False
+        return True
 
 
 def _batch(tokens: Sequence[tuple[str, TokenKind]], first: int, most: int) -> tuple[tuple[str, ...], TokenKind]:

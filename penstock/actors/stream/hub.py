@@ -66,9 +66,8 @@ class Hub:
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """All subscriptions, in the order in which they came. Any thread; takes no lock."""
-        few = self._few  # first: it is emptied once there is a crowd
         crowd = self._crowd
-        return few if crowd is None else crowd.all()
+        return self._few if crowd is None else crowd.all()
 
     def add(self, subscription: Subscription) -> Subscription:
         """Add a subscription, unless its target has one; returns the one that counts.
@@ -167,7 +166,7 @@ class Hub:
     def announce(self, subscriptions: tuple[Subscription, ...] | None = None) -> bool:
         """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one.
 
-        ``subscriptions``: only these, of those that there are now. One that is added from now on wakes itself.
+        ``subscriptions``: only these. One that is added later wakes itself.
         """
         slow = False
         for subscription in self.subscriptions if subscriptions is None else subscriptions:
@@ -209,11 +208,10 @@ class Hub:
 
     def find(self, target: Any) -> Subscription | None:
         """The subscription of an actor or a function, if it has one."""
-        few = self._few  # first, as in `subscriptions`
         crowd = self._crowd
         if crowd is not None:
             return None if target is None else crowd.find(target)
-        return next((one for one in few if one.is_of(target)), None)
+        return next((one for one in self._few if one.is_of(target)), None)
 
 
 class Subscription:

@@ -16,7 +16,6 @@ from penstock.actors.stream.outcome import Outcome
 from penstock.errors import PenstockError
 
 __all__ = [
-    "JOINED",
     "OVERDUE",
     "PUSHED",
     "RELEASED",
@@ -43,9 +42,6 @@ OVERDUE: Final = Internal("overdue")
 
 RELEASED: Final = Internal("released")
 """The last subscriber that held the stream has caught up or left."""
-
-JOINED: Final = Internal("joined")
-"""A subscriber has come during a direct turn that the turn may not wake (`Subscription.is_prompt`)."""
 
 
 class Flush(msgspec.Struct, frozen=True):
