@@ -275,7 +275,9 @@ class Channels:
         if known is not None and known.record.is_over:
             known.close()  # one that still runs has readers, who get its end: by the log, or as it has moved
         stream = Stream(record, self._call_timeout)
-        return self.add(Channel(stream) if not facts else Channel(stream, **facts))
+        channel = Channel(stream) if not facts else Channel(stream, **facts)
+        channel.is_counted = record.remote is not None or record.is_over  # where it runs, or ran
+        return self.add(channel)
 
     def all(self) -> list[Channel]:
         """All channels of streams that the system has in memory, oldest first."""

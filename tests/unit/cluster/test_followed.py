@@ -93,6 +93,30 @@ def test_what_a_log_says_later_about_its_request_is_known_to_a_node_that_follows
         assert channels.get("s") is channels.get("s")
 
 
+def test_the_tokens_of_a_stream_are_counted_where_it_runs_alone() -> None:
+    with nodes(3) as systems:
+        facts = {"gateway": {"owner": "ann", "protocol": "native", "request": {}, "model": "m"}}
+        record = systems[0]._services.open_stream("s", EAGER, metadata={}, on_orphan="continue", facts=facts)
+        used: list[int] = []
+        channels = [
+            Channels(system._services.streams, 5.0, lambda owner, tokens, number=number: used.append(number))  # type: ignore[misc]
+            for number, system in enumerate(systems)
+        ]
+        systems[1].stream("s")
+        for number in range(2):
+            assert channels[number].get("s").owner == "ann"
+        stream = systems[0].stream("s")
+        stream.process_token("a")
+        stream.stop()
+        assert systems[1].stream("s").result(10).text == "a"
+        systems[2].stream("s")  # read from the store
+        assert channels[2].get("s").owner == "ann"
+        for one in channels:
+            one.sweep()
+        assert record.is_over
+        assert used == [0]
+
+
 def test_readers_elsewhere_of_a_stream_that_has_ended_are_not_kept() -> None:
     with nodes(1) as (one,):
         node, stream = node_of(one), one.open_stream("s", EAGER)
