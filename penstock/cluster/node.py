@@ -73,6 +73,7 @@ class ClusterNode:
         self._beat_at: float | None = None  # when the store renewed the lease last
         self._steady_since: float | None = None  # … each time since, without a failure
         self._look_at = 0.0
+        self._is_closed = False
         self.on_forget: Callable[[str], object] = _ignore  # called when another node has had a stream forgotten
         self.wake: Callable[[], None] = _nothing  # has `tend` called soon
 
@@ -84,7 +85,7 @@ class ClusterNode:
         Raises:
             StoreError: the store cannot be read, or the log is damaged.
         """
-        if self.services.is_stopped:
+        if self.services.is_stopped or not stream_id.isprintable():  # other logs have other names
             return None
         entries = self.store.read(stream_id)
         if not entries:
@@ -98,7 +99,11 @@ class ClusterNode:
         record = FollowedRecord(self.services, stream_id, past, self.store, self.options.lease, entries)
         record.follow(past.tail)
         with self._lock:
-            self._followed[record] = None
+            is_closed = self._is_closed
+            if not is_closed:
+                self._followed[record] = None
+        if is_closed:
+            record.finish(Cancel())
         return record
 
     def opened(self, record: Any) -> None:
@@ -276,7 +281,7 @@ class ClusterNode:
                 order = {"do": "readers", "node": self.name, "on": has_readers}
                 try:
                     record.order(order, self.options.heartbeat, is_patient=False)
-                except CallTimeout:
+                except (CallTimeout, NoOwner):  # a store may look for an owner all the time that it is given
                     silent.add(owner)
                 except PenstockError:
                     pass  # the next time
@@ -376,6 +381,7 @@ class ClusterNode:
     def close(self) -> None:
         """Follow and serve nothing more, and leave the cluster."""
         with self._lock:
+            self._is_closed = True
             followed, self._followed = list(self._followed), {}
             served, self._served = list(self._served.values()), {}
         for record in followed:

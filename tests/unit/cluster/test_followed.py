@@ -8,10 +8,11 @@ import pytest
 
 import penstock
 from penstock.cluster.followed import FollowedRecord
-from penstock.errors import CallTimeout
+from penstock.errors import CallTimeout, NoOwner
 from penstock.events import StreamFailed
+from penstock.events.codec import encode_value
 from penstock.gateway.channels import Channels
-from penstock.ports import EntryId, NodeInfo, OwnerMark, Request
+from penstock.ports import EMPTY, EntryId, NodeInfo, OwnerMark, Request
 from penstock.testing import eventually
 from tests.unit.cluster.nodes import EAGER, SharedStore, node_of, nodes
 
@@ -43,7 +44,8 @@ def test_a_log_that_nobody_writes_again_ends_for_its_readers_and_leaves_the_memo
         one._journal.is_cut = False  # type: ignore[union-attr]
 
 
-def test_an_owner_that_does_not_answer_is_asked_once_a_round() -> None:
+@pytest.mark.parametrize("error", [CallTimeout("a command", 20), NoOwner("a")])
+def test_an_owner_that_does_not_answer_is_asked_once_a_round(error: Exception) -> None:
     with nodes(2, **RARELY) as (one, two):
         for name in ("a", "b", "c"):
             one.open_stream(name, EAGER)
@@ -52,7 +54,7 @@ def test_an_owner_that_does_not_answer_is_asked_once_a_round() -> None:
 
         def command(log: str, data: bytes, timeout: float) -> bytes:
             asked.append(timeout)
-            raise CallTimeout("a command", timeout)
+            raise error
 
         two._journal.command = command  # type: ignore[union-attr, method-assign]
         node_of(two).tend()
@@ -151,3 +153,28 @@ def test_a_node_that_drains_leaves_what_it_is_given_to_others() -> None:
         node.store.enqueue(Request("r", "log"), node.name)
         node._carry_out_own(b"")
         assert [claim.request.id for claim in node.store.held(node.name)] == ["r"]
+
+
+def test_a_log_of_something_else_is_no_stream() -> None:
+    store = SharedStore()
+    mark = OwnerMark(EntryId(1 << 10, 0), "n", "open", encode_value({"digest": b"", "stream_id": "s"}))
+    store.append("once\x1fkey", EMPTY, mark)
+    with nodes(1, store) as (one,), pytest.raises(penstock.StreamNotFound):
+        one.stream("once\x1fkey")
+
+
+def test_a_stream_that_is_looked_up_while_the_system_stops_ends_for_its_readers() -> None:
+    with nodes(2) as (one, two):
+        one.open_stream("s", EAGER)
+        node, store = node_of(two), two._journal
+        watch = store.watch  # type: ignore[union-attr]
+
+        def watch_late(*arguments: Any) -> Any:
+            node.close()
+            return watch(*arguments)
+
+        store.watch = watch_late  # type: ignore[union-attr, method-assign]
+        record = node.load("s")
+        assert record is not None
+        assert record.is_over
+        assert not node._followed
