@@ -204,6 +204,25 @@ def test_readers_of_a_node_that_has_lost_its_stream_are_told_to_connect_again() 
         assert told(had + rest) == told(whole)
 
 
+def test_a_response_whose_stream_has_moved_is_shown_as_it_goes_on() -> None:
+    with gateways(Script([SLOW, Answer("Elsewhere.")])) as (one, _):
+        body: dict[str, Any] = {"model": "m", "input": "Hi", "background": True}
+        body["penstock"] = {"request_options": {"on_interrupt": "restart"}}
+        response_id = one.post("/v1/responses", body).json()["id"]
+        record = one.system.stream(response_id)._record
+        eventually(lambda: record.log.last_seq > 3)
+        one.system._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: node_of(one.system).store._store.held(node_of(one.system).name) == [], 10)  # type: ignore[attr-defined]
+        one.system._journal.is_cut = False  # type: ignore[union-attr]
+        eventually(lambda: record.is_over)
+
+        def shown() -> Any:
+            return one.get(f"/v1/responses/{response_id}").json()
+
+        eventually(lambda: shown()["status"] == "completed", 10)
+        assert "Elsewhere." in str(shown()["output"])
+
+
 def told(events: list[Any]) -> list[str]:
     """The words before and after each reset, and the end; pieces may be joined in other ways."""
     found = [""]
