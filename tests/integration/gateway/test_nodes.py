@@ -158,6 +158,14 @@ def ask_again(gateway: Served, body: dict[str, Any], headers: dict[str, str]) ->
     return str(answer.json()["stream_id"])
 
 
+def test_an_idempotent_request_that_another_node_has_answered_opens_nothing() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        headers = {"idempotency-key": "k1"}
+        answers = [gateway.post("/v1/streams", {"stream_id": "x"}, headers=headers) for gateway in (one, two, two, one)]
+        assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
+        assert len({answer.text for answer in answers}) == 1
+
+
 def test_an_idempotent_request_that_is_refused_may_be_sent_again() -> None:
     with gateways(Script([SLOW] * 9)) as (one, two):
         headers = {"idempotency-key": "k1"}
