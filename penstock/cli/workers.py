@@ -7,6 +7,7 @@ started again, up to a limit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -31,6 +32,8 @@ _READY: Final = b"r"
 _RESTARTS: Final = 5  # of all workers together
 _PERIOD: Final = 60.0  # seconds
 _LOOK: Final = 0.2  # seconds between two looks whether a worker has died
+_LAST: Final = 30.0  # seconds for the others to end, after one could not start
+_LONGEST: Final = 60  # characters of a node's name, so that the number has room
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -114,7 +117,7 @@ class Workers:
         ready: Callable[[], object],
         command: Sequence[str] | None = None,
     ) -> None:
-        self._names = [f"{node}-{number}" for number in range(1, count + 1)]
+        self._names = [f"{node[:_LONGEST]}-{number}" for number in range(1, count + 1)]
         self._listeners = listeners
         self._ready = ready
         self._command = command or [sys.executable, "-m", "penstock", *sys.argv[1:]]
@@ -218,8 +221,14 @@ class Workers:
                 one.process.send_signal(number)
 
     def _drain(self) -> None:
-        for one in list(self._processes.values()):
-            one.process.wait()
+        """Wait until all have ended; those that have not in time, or when a signal comes, are killed."""
+        until = time.monotonic() + _LAST
+        for one in self._processes.values():
+            while one.process.poll() is None:
+                if self._signals or time.monotonic() > until:
+                    one.process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    one.process.wait(_LOOK)
 
     def _close(self) -> None:
         for one in self._processes.values():  # after an error or a second Ctrl-C

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from penstock.actors.stream.heads import PastLog
 from penstock.actors.stream.hub import UNOWNED
 from penstock.actors.stream.intake import Intake
@@ -20,8 +22,8 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
 from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreError, SystemStopped
 from penstock.events import FrozenDict
-from penstock.events.codec import CodecError, decode_events, encode_value
-from penstock.ports import NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
+from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
+from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
 from penstock.services import Services
 
 __all__ = ["FollowedRecord"]
@@ -38,7 +40,17 @@ class FollowedRecord(StreamRecord):
     read, and other ones come under their numbers, it ends with `Fenced` for its readers, who begin anew.
     """
 
-    __slots__ = ("_closed", "_is_lost", "_lease", "_registration", "_store", "_written_by", "owner", "told")
+    __slots__ = (
+        "_closed",
+        "_is_lost",
+        "_lease",
+        "_registration",
+        "_store",
+        "_written_by",
+        "missed_since",
+        "owner",
+        "told",
+    )
 
     def __init__(
         self,
@@ -67,7 +79,8 @@ class FollowedRecord(StreamRecord):
         self._registration: Registration | None = None
         self._written_by: list[tuple[int, int]] = []  # numbers of nodes; each with the first event that it wrote
         self.owner = ""  # the node that runs it, as far as is known
-        self.told = False  # the owner knows that there are readers here
+        self.told = ""  # the node that knows that there are readers here
+        self.missed_since: float | None = None  # the store has lost the whole log
         self.remote = self
         revive(self, past)
         self.intake = _RemoteIntake(self)
@@ -108,6 +121,7 @@ class FollowedRecord(StreamRecord):
 
     def entries(self, entries: Sequence[Entry]) -> None:
         """Take what has come."""
+        self.missed_since = None
         try:
             for entry in entries:
                 if self.is_over:
@@ -123,7 +137,11 @@ class FollowedRecord(StreamRecord):
 
     def _take_mark(self, mark: OwnerMark) -> None:
         if mark.node != self.owner:
-            self.owner, self.told = mark.node, False
+            self.owner, self.told = mark.node, ""
+        if mark.reason == "note" and self.head is not None:
+            more = decode_value(mark.data) if mark.data else {}
+            if isinstance(more, dict):
+                self.head = msgspec.structs.replace(self.head, facts={**self.head.facts, **more})
 
     def _take(self, frame: LogFrame) -> None:
         log = self.log
@@ -159,6 +177,13 @@ class FollowedRecord(StreamRecord):
     def rewound(self, tail: EntryId) -> None:
         """Note that the store has lost entries. Its owner writes the same again; another one, other events."""
         get_logger(stream_id=self.stream_id).warning("store_lost_entries", after=tail.seq)
+        if tail == EMPTY:
+            self.missed_since = self.runtime.clock.monotonic()
+
+    def lose(self) -> None:
+        """End it for the readers here, as the store has lost the log and nothing writes it again. Any thread."""
+        self._lose()
+        self.hub.announce()
 
     def failed(self, error: StoreError) -> None:
         """Nothing: the store goes on by itself, and its state is seen elsewhere."""
@@ -179,6 +204,7 @@ class FollowedRecord(StreamRecord):
         error = getattr(ending, "error", None)
         is_ours = self.log.fail(error or SystemStopped(), Outcome(), 0, self.runtime.clock.time())
         self.log.owner, self.hub.owner = ALONE, UNOWNED
+        self.state, self.ended_at = "ended", self.runtime.clock.monotonic()
         self.announce_end()
         return is_ours
 

@@ -28,7 +28,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreDamaged, StoreError, describe_reason
 from penstock.events import TerminalEvent
 from penstock.events.codec import CodecError
-from penstock.ports import Claim, NodeInfo, Registration, StoreView
+from penstock.ports import EMPTY, Claim, NodeInfo, Registration, StoreView
 from penstock.recovery import recover, stored_record
 from penstock.services import Services
 
@@ -36,6 +36,7 @@ __all__ = ["ClusterNode", "node_name"]
 
 _KEPT_AT_ONCE: Final = 500
 _TAKEN_AT_ONCE: Final = 50  # streams that one look takes over, so that several nodes share those of a dead one
+_MISSES: Final = 60.0  # seconds for an owner to write a log again: twice as long as it tries to reach the store
 _LINGERS: Final = 30.0  # seconds that a node which has died may be missed before its readers count no more
 
 
@@ -72,6 +73,7 @@ class ClusterNode:
         self._beat_at: float | None = None  # when the store renewed the lease last
         self._steady_since: float | None = None  # … each time since, without a failure
         self._look_at = 0.0
+        self._is_closed = False
         self.on_forget: Callable[[str], object] = _ignore  # called when another node has had a stream forgotten
         self.wake: Callable[[], None] = _nothing  # has `tend` called soon
 
@@ -83,7 +85,7 @@ class ClusterNode:
         Raises:
             StoreError: the store cannot be read, or the log is damaged.
         """
-        if self.services.is_stopped:
+        if self.services.is_stopped or not stream_id.isprintable():  # other logs have other names
             return None
         entries = self.store.read(stream_id)
         if not entries:
@@ -97,7 +99,11 @@ class ClusterNode:
         record = FollowedRecord(self.services, stream_id, past, self.store, self.options.lease, entries)
         record.follow(past.tail)
         with self._lock:
-            self._followed[record] = None
+            is_closed = self._is_closed
+            if not is_closed:
+                self._followed[record] = None
+        if is_closed:
+            record.finish(Cancel())
         return record
 
     def opened(self, record: Any) -> None:
@@ -194,7 +200,9 @@ class ClusterNode:
         recover(self.services, limit=limit, max_deliveries=self.options.max_deliveries, given=given)
 
     def _take_given(self) -> None:
-        """Take over the streams that other nodes have handed to this one."""
+        """Take over the streams that other nodes have handed to this one. One that drains leaves them to the lease."""
+        if self.is_draining:
+            return
         leases = self.writer.leases
         assert leases is not None
         given = [claim for claim in self.store.held(self.name) if not leases.has(claim.request.id)]
@@ -257,25 +265,42 @@ class ClusterNode:
     def _tend_followed(self) -> None:
         with self._lock:
             followed = list(self._followed)
+        silent: set[str] = set()  # nodes that have not answered: they would hold up all that is to be done here
         for record in followed:
+            self._look_for(record)
             if record.is_closed:
                 self.services.streams.note_end(record)
                 with self._lock:
                     self._followed.pop(record, None)
                 continue
             record.hub.sweep()
+            owner = record.owner
             has_readers = record.hub.subscribers > 0
-            if has_readers != record.told:
-                with contextlib.suppress(PenstockError):  # the next time
-                    order = {"do": "readers", "node": self.name, "on": has_readers}
-                    record.order(order, self.options.lease, is_patient=False)
-                    record.told = has_readers
+            told = owner if has_readers else ""
+            if told != record.told and owner not in silent:
+                order = {"do": "readers", "node": self.name, "on": has_readers}
+                try:
+                    record.order(order, self.options.heartbeat, is_patient=False)
+                except (CallTimeout, NoOwner):  # a store may look for an owner all the time that it is given
+                    silent.add(owner)
+                except PenstockError:
+                    pass  # the next time
+                else:
+                    record.told = told
+
+    def _look_for(self, record: FollowedRecord) -> None:
+        """Give up a log that the store has lost, and that nobody has written again for long."""
+        since = record.missed_since
+        if since is not None and self._now() - since >= _MISSES and self.store.tail(record.stream_id) == EMPTY:
+            record.lose()
 
     # --- readers on other nodes ----------------------------------------------------------------------------------
 
     def _set_readers(self, record: StreamRecord, node: str, is_on: bool) -> None:
         """Note whether another node has readers of a stream that runs here, for its ``on_orphan``."""
         with self._lock:
+            if record not in self._served:  # it has ended meanwhile
+                return
             known = self._readers.setdefault(record, {})
             before = known.pop(node, None)
             if is_on:
@@ -297,7 +322,7 @@ class ClusterNode:
                 (record, node, reader)
                 for record, nodes in self._readers.items()
                 for node, reader in nodes.items()
-                if node not in living and reader.is_missed(now)
+                if reader.is_missed(now, is_living=node in living)
             ]
             for record, node, _ in missed:
                 self._readers[record].pop(node, None)
@@ -356,6 +381,7 @@ class ClusterNode:
     def close(self) -> None:
         """Follow and serve nothing more, and leave the cluster."""
         with self._lock:
+            self._is_closed = True
             followed, self._followed = list(self._followed), {}
             served, self._served = list(self._served.values()), {}
         for record in followed:
@@ -402,8 +428,11 @@ class _RemoteReaders(Subscription):
         super().__init__(record.hub, Cursor(record.log, 0, "coalesce", 1), None)
         self._missed_since: float | None = None
 
-    def is_missed(self, now: float) -> bool:
-        """Whether its node has been missed for long, where it is missed now."""
+    def is_missed(self, now: float, *, is_living: bool) -> bool:
+        """Whether its node has been missed for long without a break."""
+        if is_living:
+            self._missed_since = None
+            return False
         if self._missed_since is None:
             self._missed_since = now
         return now - self._missed_since >= _LINGERS

@@ -268,13 +268,16 @@ class Channels:
         if record is None:
             raise StreamNotFound(stream_id)
         known = self._channels.get(stream_id)
-        if known is not None and known.record is record:
+        facts = record.head and record.head.facts.get("gateway")  # of the process that opened it, if not this one
+        is_late = bool(facts) and record.remote is not None and known is not None and known.owner is None
+        if known is not None and known.record is record and not is_late:
             return known
         if known is not None and known.record.is_over:
             known.close()  # one that still runs has readers, who get its end: by the log, or as it has moved
         stream = Stream(record, self._call_timeout)
-        facts = record.head and record.head.facts.get("gateway")  # of the former process that opened it
-        return self.add(Channel(stream) if not facts else Channel(stream, **facts))
+        channel = Channel(stream) if not facts else Channel(stream, **facts)
+        channel.is_counted = record.remote is not None or record.is_over  # where it runs, or ran
+        return self.add(channel)
 
     def all(self) -> list[Channel]:
         """All channels of streams that the system has in memory, oldest first."""

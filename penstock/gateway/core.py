@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from penstock.cluster.node import ClusterNode
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
-from penstock.errors import OptionError, PenstockError, StreamExists, StreamNotFound, describe_reason
+from penstock.errors import OptionError, PenstockError, StoreError, StreamExists, StreamNotFound, describe_reason
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
@@ -374,13 +374,22 @@ class GatewayCore:
     async def adopt_ticket(self, ticket: str, stream_id: str) -> None:
         """Look for a ticket that another node has made, so that `Guard.use_ticket` knows it.
 
+        The first use of one that was made here is noted in the store, so that the other nodes take it later.
+
         Raises:
             StoreError: the store cannot be read.
         """
-        if self.shared_tickets is not None and not self.guard.knows_ticket(ticket):
+        if self.shared_tickets is None or self.guard.has_used_ticket(ticket):
+            return
+        is_own = self.guard.knows_ticket(ticket)
+        try:
             key_id = await self.in_thread(self.shared_tickets.find, ticket, stream_id)
-            if key_id is not None:
-                self.guard.adopt_ticket(ticket, stream_id, key_id)
+        except StoreError:
+            if is_own:
+                return  # it is good here
+            raise
+        if key_id is not None:
+            self.guard.adopt_ticket(ticket, stream_id, key_id)
 
     async def forget(self, channel: Channel) -> None:
         """Have an ended stream forgotten: here, in the store, and by all nodes."""

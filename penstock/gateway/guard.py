@@ -202,6 +202,11 @@ class Guard:
         """Whether a ticket was made, or has been used, here."""
         return _digest(ticket) in self._tickets
 
+    def has_used_ticket(self, ticket: str) -> bool:
+        """Whether a ticket has been used here."""
+        known = self._tickets.get(_digest(ticket))
+        return known is not None and known.until is None
+
     def adopt_ticket(self, ticket: str, stream_id: str, key_id: str) -> None:
         """Accept a ticket that another node has made with a key; without effect if the key is not known here."""
         key = ANONYMOUS if self._file is None and key_id == ANONYMOUS.id else self.key_of(key_id)

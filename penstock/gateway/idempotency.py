@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -22,6 +23,7 @@ __all__ = ["Once", "SharedOnce"]
 T = TypeVar("T")
 _KEPT: Final = 10_000
 _SECONDS: Final = 86_400.0
+_PATIENCE: Final = 30.0
 _LOOK: Final = 0.05  # seconds between two looks whether another node has opened the stream
 
 
@@ -77,10 +79,14 @@ class Once(Generic[T]):
 
 
 class _Begun(msgspec.Struct, frozen=True):
-    """The request is made by this node. ``mark``: its entry. ``stream_id``: of the stream, also if it is repeated."""
+    """The request is made by this node. ``mark``: its entry. ``stream_id``: of the stream, also if it is repeated.
+
+    ``is_left``: it was begun before, by a node that may have opened the stream.
+    """
 
     mark: EntryId
     stream_id: str
+    is_left: bool
 
 
 class SharedOnce:
@@ -93,12 +99,16 @@ class SharedOnce:
         store: that the nodes share.
         node: the name of this node.
         number: its number.
+        patience: seconds for another node that lives, and has begun the request, to open the stream.
     """
 
-    def __init__(self, store: LogStore, node: str, number: int) -> None:
+    def __init__(self, store: LogStore, node: str, number: int, patience: float = _PATIENCE) -> None:
         self._store = store
         self._node = node
         self._number = number
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()  # the logs of the requests that are being made here
 
     async def once(
         self,
@@ -122,11 +132,13 @@ class SharedOnce:
         Returns the id of the stream, the answer, and whether this call has opened the stream.
 
         Raises:
-            RequestRefused: the key was used with another body (422).
+            RequestRefused: the key was used with another body (422), or a node has begun the request, and neither ends
+                it nor dies (503).
             StoreError: the store does not work.
         """
         log = f"once\x1f{hashlib.sha256(chr(31).join(key).encode()).hexdigest()}"
         said = {"digest": hashlib.sha256(body).digest(), "stream_id": stream_id}
+        until = time.monotonic() + self._patience
         while True:
             found = await in_thread(self._look, log, said)
             if isinstance(found, tuple):
@@ -135,10 +147,26 @@ class SharedOnce:
                 break
             if (known := await find(found)) is not None:
                 return found, known, False
+            if time.monotonic() > until:
+                raise RequestRefused(_IN_USE)
             await asyncio.sleep(_LOOK)
-        data = await find(found.stream_id) if found.stream_id != stream_id else None
-        is_new = data is None
         try:
+            return await self._make(log, found, run, find, in_thread)
+        finally:
+            self._leave(log)
+
+    async def _make(
+        self,
+        log: str,
+        found: _Begun,
+        run: Callable[[str], Coroutine[Any, Any, bytes]],
+        find: Callable[[str], Coroutine[Any, Any, bytes | None]],
+        in_thread: Callable[..., Coroutine[Any, Any, Any]],
+    ) -> tuple[str, bytes, bool]:
+        """Make a request that is this node's. Another one may have opened its stream before it died."""
+        try:
+            data = await find(found.stream_id) if found.is_left else None
+            is_new = data is None
             if data is None:
                 data = await run(found.stream_id)
         except BaseException:
@@ -151,24 +179,54 @@ class SharedOnce:
         """What has become of a request: it is this node's now; or its stream and answer; or the stream it will have."""
         entries = self._store.read(log)
         if not entries:
-            return self._begin(log, EMPTY, said) or said["stream_id"]
+            return self._begin(log, EMPTY, said, is_left=False) or said["stream_id"]
         first, last = decode_value(entries[0].data), entries[-1]
         if first["digest"] != said["digest"]:
             raise _reused()
         if isinstance(last, LogFrame):
             return first["stream_id"], last.data
-        if last.node != self._node and last.node not in self._store.view().nodes:
-            return self._begin(log, last.id, first) or str(first["stream_id"])
+        if self._is_left(log, last.node):
+            return self._begin(log, last.id, first, is_left=True) or str(first["stream_id"])
         return str(first["stream_id"])
 
-    def _begin(self, log: str, tail: EntryId, said: Mapping[str, Any]) -> _Begun | None:
+    def _is_left(self, log: str, node: str) -> bool:
+        """Whether nothing makes a request any more: its node has died, or could not say that it has failed."""
+        if node == self._node:
+            with self._lock:
+                return not self._running[log]
+        return node not in self._store.view().nodes
+
+    def _begin(self, log: str, tail: EntryId, said: Mapping[str, Any], *, is_left: bool) -> _Begun | None:
         id = EntryId(next_epoch(tail, time.time(), self._number), 0)
         mark = OwnerMark(id, self._node, "open", encode_value(said))
-        return _Begun(id, said["stream_id"]) if self._store.append(log, tail, mark) == id else None
+        with self._lock:  # before the entry is there for another thread
+            self._running[log] += 1
+        is_ours = False
+        try:
+            is_ours = self._store.append(log, tail, mark) == id
+        finally:
+            if not is_ours:
+                self._leave(log)
+        return _Begun(id, said["stream_id"], is_left) if is_ours else None
+
+    def _leave(self, log: str) -> None:
+        with self._lock:
+            self._running[log] -= 1
+            if not self._running[log]:
+                del self._running[log]
 
     def _end(self, log: str, begun: _Begun, data: bytes) -> None:
         with contextlib.suppress(StoreError):  # the stream is there, and others find it by its id
             self._store.append(log, begun.mark, LogFrame(EntryId(begun.mark.epoch, 1), 1, data, is_last=True))
+
+
+_IN_USE: Final = Problem(
+    status=503,
+    type="server_error",
+    code="idempotency_key_in_use",
+    message="The first request with this Idempotency-Key has not been answered yet. Try again.",
+    retry_after=1.0,
+)
 
 
 def _reused() -> RequestRefused:

@@ -57,6 +57,11 @@ class StoredResponse:
         self.size = self._given_size = len(encode(given))
         self.counted = 0  # of it, by `StoredResponses`
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether its stream goes on elsewhere, so that the end that it has here is not its own."""
+        return self.channel is not None and self.channel.record.is_displaced
+
     async def settle(self) -> None:
         """Once the stream has ended, note what is needed of it."""
         channel = self.channel
@@ -91,7 +96,7 @@ class StoredResponses:
     def find(self, response_id: str, owner: str, *, is_admin: bool = False) -> StoredResponse | None:
         """A stored response of a key; None: there is none."""
         stored = self._kept.get(response_id)
-        if stored is None or not stored.is_stored:
+        if stored is None or not stored.is_stored or stored.has_moved:
             return None
         return stored if is_admin or stored.owner == owner else None
 
@@ -120,6 +125,9 @@ class StoredResponses:
         """
         for response_id, stored in list(self._kept.items()):
             if stored.channel is None:
+                continue
+            if stored.has_moved:  # it is in the store
+                self.forget(response_id)
                 continue
             try:
                 await stored.settle()

@@ -50,8 +50,12 @@ def drain(services: Services, timeout: float, reason: str | None) -> dict[str, T
 
 
 def _running(services: Services) -> list[Stream]:
-    """The streams that have not ended, oldest first."""
-    return [Stream(record, services.call_timeout) for record in services.streams.all() if not record.is_over]
+    """The streams that run here and have not ended, oldest first."""
+    return [
+        Stream(record, services.call_timeout)
+        for record in services.streams.all()
+        if not record.is_over and record.remote is None
+    ]
 
 
 def _wait_for(streams: list[Stream], timeout: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from penstock.actors.call.gate import Admitted, Gate, Refused, Ticket, Wait
 from penstock.actors.call.gate_table import GateTable
+from penstock.actors.call.shares import MinuteShares
 from penstock.adapters.journals.memory_store import MemoryLogStore
 from penstock.config.limits import LimitOptions
 from penstock.errors import StoreUnavailable
@@ -83,6 +84,44 @@ def test_tokens_are_shared_too_and_one_larger_than_the_burst_is_admitted() -> No
     assert isinstance(told, Wait)
     assert told.seconds is not None
     assert 0.9 < told.seconds <= 1.0
+
+
+def test_a_ticket_that_waits_for_tokens_takes_one_request() -> None:
+    clock, taken = VirtualClock(), []
+
+    def take(limit: Limit, cost: float = 1.0) -> float:
+        taken.append(limit.key.rpartition(" ")[2])
+        return 1.0 if taken[-1] == "tokens" else 0.0
+
+    shares = MinuteShares(take, "p", LIMITS.replace(tokens_per_minute=6_000), clock)
+    for _ in range(3):
+        assert shares.ask("a", b"k", 100, lambda: None) == 1.0
+    assert taken == ["requests", "tokens", "tokens", "tokens"]
+
+
+def test_a_ticket_that_asks_while_the_first_one_leaves_finds_it_in_the_queue_or_not_at_all() -> None:
+    clock, woken = VirtualClock(), []
+    shares = MinuteShares(lambda limit, cost: 1.0, "p", LIMITS, clock)
+    assert shares.ask("a", b"k", 0, lambda: None) == 1.0
+    assert shares.ask("b", b"k", 0, lambda: woken.append("b")) is None
+
+    class Gap:
+        """A lock in whose first gap another thread asks."""
+
+        lock, is_over = shares._lock, False
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+            if not self.is_over:
+                self.is_over = True
+                assert shares.ask("c", b"k", 0, lambda: None) is None
+
+    shares._lock = Gap()  # type: ignore[assignment]
+    shares.remove("a", b"k")
+    assert woken == ["b"]
 
 
 def test_a_full_queue_refuses() -> None:

@@ -19,6 +19,7 @@ __all__ = ["MinuteShares", "Take"]
 
 _BURST: Final = 6  # the burst is a sixth of a minute's amount, as that of one node
 _RETRY: Final = 0.01  # seconds; the shortest wait
+_ABSENT: Final = object()
 FULL: Final = -1.0
 """Returned if too many wait."""
 
@@ -65,7 +66,7 @@ class MinuteShares:
         now = self._clock.monotonic()
         with self._lock:
             known = self._tickets.get(ticket)
-            queue = self._queues.setdefault(key, {})
+            queue = self._queues.get(key, {})
             if known is None:
                 if len(queue) > self._options.max_queue:
                     return FULL
@@ -73,6 +74,7 @@ class MinuteShares:
             known.asked_at = now
             if known.has_requests and known.has_tokens:
                 return 0.0
+            queue = self._queues.setdefault(key, queue)
             queue[ticket] = None
             self._forget_dead(queue, now)
             if next(iter(queue)) is not ticket:
@@ -95,8 +97,9 @@ class MinuteShares:
                 known.has_requests = True
             delay = self._take_one(f"{name} tokens", options.tokens_per_minute, float(tokens))
         except StoreError:
-            delay = 0.0
-        known.has_requests = known.has_tokens = delay <= 0
+            known.has_requests = known.has_tokens = True
+            return 0.0
+        known.has_tokens = delay <= 0
         return delay
 
     def _take_one(self, key: str, per_minute: int | None, cost: float) -> float:
@@ -115,19 +118,23 @@ class MinuteShares:
 
     def _leave_queue(self, ticket: object, key: bytes) -> None:
         with self._lock:
-            queue = self._queues.get(key, {})
-            queue.pop(ticket, None)
-            first = next(iter(queue), None)
-            wake = None if first is None else self._tickets[first].wake
-            if not queue:
-                self._queues.pop(key, None)
+            wake = self._next_after(ticket, key)
         if wake is not None:
             wake()
 
+    def _next_after(self, ticket: object, key: bytes) -> Callable[[], object] | None:
+        """Take a ticket out of its queue, if it is there; returns what wakes the first one then. Needs the lock."""
+        queue = self._queues.get(key, {})
+        is_queued = queue.pop(ticket, _ABSENT) is None
+        if not queue:
+            self._queues.pop(key, None)
+            return None
+        return self._tickets[next(iter(queue))].wake if is_queued else None
+
     def remove(self, ticket: object, key: bytes) -> None:
         """Forget a ticket that has left. Harmless if it is not known."""
-        with self._lock:
-            known = self._tickets.pop(ticket, None)
-            is_queued = known is not None and ticket in self._queues.get(key, {})
-        if is_queued:
-            self._leave_queue(ticket, key)
+        with self._lock:  # once for both: a ticket in a queue is always known
+            self._tickets.pop(ticket, None)
+            wake = self._next_after(ticket, key)
+        if wake is not None:
+            wake()

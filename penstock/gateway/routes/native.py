@@ -30,10 +30,13 @@ async def create(call: HttpCall) -> None:
     """Open a stream: a call of a model if there is a model, else an empty one."""
     body = await call.exchange.json(optional=True)
     key = call.exchange.headers.get("idempotency-key")
+    is_opened = True  # and by no other node
 
     async def run() -> tuple[str, bytes]:
+        nonlocal is_opened
         if key is not None and call.gateway.shared_once is not None:
-            return await _once_in_the_cluster(call, call.gateway.shared_once, body, key)
+            stream_id, data, is_opened = await _once_in_the_cluster(call, call.gateway.shared_once, body, key)
+            return stream_id, data
         channel = await open_native(call, body)
         return channel.stream_id, encode(created(call, channel))
 
@@ -46,10 +49,12 @@ async def create(call: HttpCall) -> None:
     else:
         (stream_id, data), is_new = await call.gateway.idempotency.once((call.key.id, key), encode(body), run)
     headers = [("location", path_of(call, stream_id)), ("x-penstock-stream-id", stream_id)]
-    await call.exchange.respond(201 if is_new else 200, data, headers)
+    await call.exchange.respond(201 if is_new and is_opened else 200, data, headers)
 
 
-async def _once_in_the_cluster(call: HttpCall, shared: SharedOnce, body: dict[str, Any], key: str) -> tuple[str, bytes]:
+async def _once_in_the_cluster(
+    call: HttpCall, shared: SharedOnce, body: dict[str, Any], key: str
+) -> tuple[str, bytes, bool]:
     gateway = call.gateway
 
     async def run(stream_id: str) -> bytes:
@@ -63,8 +68,7 @@ async def _once_in_the_cluster(call: HttpCall, shared: SharedOnce, body: dict[st
 
     asked = body.get("stream_id")
     stream_id = asked if isinstance(asked, str) and asked else gateway.system._services.new_id()
-    found, data, _ = await shared.once((call.key.id, key), encode(body), stream_id, run, find, gateway.in_thread)
-    return found, data
+    return await shared.once((call.key.id, key), encode(body), stream_id, run, find, gateway.in_thread)
 
 
 # --- looking -----------------------------------------------------------------------------------------------------

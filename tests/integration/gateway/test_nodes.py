@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +113,23 @@ def test_a_ticket_of_one_gateway_opens_the_stream_at_the_other(tmp_path: Path) -
         assert two.get(url + "x").status_code == 401
 
 
+def test_a_ticket_that_was_used_where_it_was_made_is_good_at_the_other_a_minute_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, made = new_key("ann")
+    KeyFile(tmp_path / "keys").write([made])
+    with gateways(Script([SLOW]), keys=str(tmp_path / "keys")) as (one, two):
+        headers = {"authorization": f"Bearer {key}"}
+        one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
+        one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
+        used, unused = (one.post("/v1/streams/s/tickets", headers=headers).json()["url"] for _ in range(2))
+        assert one.get(used).status_code == 200
+        later = SimpleNamespace(time=lambda: time.time() + 61)
+        monkeypatch.setattr("penstock.gateway.shared_tickets.time", later)
+        assert two.get(used).status_code == 200  # a browser that connects again
+        assert two.get(unused).status_code == 401
+
+
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
     with gateways(Script([SLOW] * 9)) as (one, two):
         body = {"provider": "openai", "model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -137,6 +156,14 @@ def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
 def ask_again(gateway: Served, body: dict[str, Any], headers: dict[str, str]) -> str:
     answer = requests.post(f"{gateway.url}/v1/streams", json=body, headers=headers, timeout=PATIENCE)
     return str(answer.json()["stream_id"])
+
+
+def test_an_idempotent_request_that_another_node_has_answered_opens_nothing() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        headers = {"idempotency-key": "k1"}
+        answers = [gateway.post("/v1/streams", {"stream_id": "x"}, headers=headers) for gateway in (one, two, two, one)]
+        assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
+        assert len({answer.text for answer in answers}) == 1
 
 
 def test_an_idempotent_request_that_is_refused_may_be_sent_again() -> None:
@@ -183,6 +210,25 @@ def test_readers_of_a_node_that_has_lost_its_stream_are_told_to_connect_again() 
         assert had[-1][1] == "token"  # it has no end of its own
         rest = events_of(read(one, stream_id, had[-1][0]).text)
         assert told(had + rest) == told(whole)
+
+
+def test_a_response_whose_stream_has_moved_is_shown_as_it_goes_on() -> None:
+    with gateways(Script([SLOW, Answer("Elsewhere.")])) as (one, _):
+        body: dict[str, Any] = {"model": "m", "input": "Hi", "background": True}
+        body["penstock"] = {"request_options": {"on_interrupt": "restart"}}
+        response_id = one.post("/v1/responses", body).json()["id"]
+        record = one.system.stream(response_id)._record
+        eventually(lambda: record.log.last_seq > 3)
+        one.system._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: node_of(one.system).store._store.held(node_of(one.system).name) == [], 10)  # type: ignore[attr-defined]
+        one.system._journal.is_cut = False  # type: ignore[union-attr]
+        eventually(lambda: record.is_over)
+
+        def shown() -> Any:
+            return one.get(f"/v1/responses/{response_id}").json()
+
+        eventually(lambda: shown()["status"] == "completed", 10)
+        assert "Elsewhere." in str(shown()["output"])
 
 
 def told(events: list[Any]) -> list[str]:

@@ -368,6 +368,19 @@ def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
 # --- view and options ------------------------------------------------------------------------------------------------
 
 
+def test_a_node_that_ends_its_streams_leaves_those_of_others_alone(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    own = two.open_stream("own", EAGER)
+    there = two.stream("s")
+    assert two.cancel_all("enough") == ["own"]
+    assert own.is_over
+    assert two.drain(0) == {}
+    stream.process_token("still")
+    eventually(lambda: there.text == "still")
+    assert not stream.is_over
+
+
 def test_the_view_shows_nodes_streams_and_the_store(pair: list[penstock.System]) -> None:
     one, two = pair
     stream = one.open_stream("s", EAGER)

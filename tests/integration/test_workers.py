@@ -1,0 +1,70 @@
+"""The first process of several that serve: what it does with workers that do not start, or do not end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals", allow_module_level=True)
+
+from penstock.cli import workers
+from penstock.cli.failures import CommandLineError
+from penstock.cli.workers import Workers
+from penstock.config.cluster import ClusterOptions
+from penstock.testing import eventually
+
+STUBBORN = """
+import json, os, pathlib, signal, sys, time
+node, begun = json.loads(os.environ["WORKER_OF_PENSTOCK"])["node"], pathlib.Path(sys.argv[1])
+if node == "w-2":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    begun.touch()
+    time.sleep(20)
+while not begun.exists():
+    time.sleep(0.01)
+sys.exit(3)
+"""
+
+
+def stubborn(tmp_path: Path) -> Workers:
+    """Two workers: the first one ends with code 3 once the second one has begun, which does not end by SIGTERM."""
+    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "begun")]
+    return Workers(2, "w", [], lambda: None, command)
+
+
+def test_a_worker_that_does_not_end_when_another_could_not_start_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_LAST", 0.1, raising=False)
+    found = stubborn(tmp_path)
+    with pytest.raises(CommandLineError, match="w-1 ended with code 3 before it served"):
+        found.run()
+    assert [one.process.returncode for one in found._processes.values()] == [-signal.SIGKILL]
+
+
+def test_a_signal_ends_that_wait(tmp_path: Path) -> None:
+    found = stubborn(tmp_path)
+
+    def interrupt() -> None:
+        eventually(lambda: found._has_failed, 10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(CommandLineError):
+        found.run()
+    thread.join()
+    assert [one.process.returncode for one in found._processes.values()] == [-signal.SIGKILL]
+
+
+def test_the_names_of_workers_are_names_of_nodes() -> None:
+    found = Workers(256, "n" * 64, [], lambda: None)
+    found._close()
+    for name in found._names:
+        assert ClusterOptions(node=name).node == name

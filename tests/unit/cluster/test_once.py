@@ -1,0 +1,90 @@
+"""Requests that the nodes of a cluster carry out once: what is left of one that has failed, or whose node has gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import pytest
+
+from penstock.errors import StoreUnavailable
+from penstock.gateway.idempotency import SharedOnce
+from penstock.gateway.problems import RequestRefused
+from penstock.ports import LogStore, NodeInfo
+from tests.unit.cluster.nodes import Link, SharedStore
+
+KEY = ("ann", "k")
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.to_thread(function, *arguments)
+
+
+class Streams:
+    """The streams that have been opened; ``fails``: raised instead."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.fails: Exception | None = None
+
+    async def run(self, stream_id: str) -> bytes:
+        if self.fails is not None:
+            raise self.fails
+        assert stream_id not in self.opened
+        self.opened.append(stream_id)
+        return stream_id.encode()
+
+    async def find(self, stream_id: str) -> bytes | None:
+        return stream_id.encode() if stream_id in self.opened else None
+
+    def once(self, shared: SharedOnce, stream_id: str) -> tuple[str, bytes, bool]:
+        work: Coroutine[Any, Any, tuple[str, bytes, bool]] = shared.once(
+            KEY, b"{}", stream_id, self.run, self.find, in_thread
+        )
+        return asyncio.run(asyncio.wait_for(work, 10))
+
+
+def test_a_request_that_failed_while_the_store_was_away_is_made_again() -> None:
+    link, streams = Link(SharedStore()), Streams()
+    shared = SharedOnce(cast(LogStore, link), "n", 1)
+
+    async def run(stream_id: str) -> bytes:
+        link.is_cut = True
+        raise StoreUnavailable("memory", "away")
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(shared.once(KEY, b"{}", "a", run, streams.find, in_thread))
+    link.is_cut = False
+    assert streams.once(shared, "b") == ("a", b"a", True)  # the id that was written down first
+    assert streams.once(shared, "c") == ("a", b"a", False)
+
+
+def test_the_stream_of_a_node_that_died_is_found_also_under_an_id_that_the_client_chose() -> None:
+    store, streams = SharedStore(), Streams()
+    link = Link(store)
+    dead, living = SharedOnce(cast(LogStore, link), "dead", 1), SharedOnce(store, "living", 2)
+
+    async def run(stream_id: str) -> bytes:
+        await streams.run(stream_id)
+        link.is_cut = True  # the node dies
+        raise StoreUnavailable("memory", "away")
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(dead.once(KEY, b"{}", "mine", run, streams.find, in_thread))
+    assert streams.once(living, "mine") == ("mine", b"mine", False)
+
+
+def test_a_node_that_lives_and_never_answers_is_not_waited_for_without_end() -> None:
+    store, streams = SharedStore(), Streams()
+    store.announce(NodeInfo("stuck"), 60.0)
+    stuck, other = SharedOnce(store, "stuck", 1), SharedOnce(store, "other", 2, patience=0.1)
+
+    async def run(stream_id: str) -> bytes:
+        with pytest.raises(RequestRefused) as refused:
+            await asyncio.wait_for(other.once(KEY, b"{}", "b", streams.run, streams.find, in_thread), 10)
+        assert refused.value.problem.code == "idempotency_key_in_use"
+        return await streams.run(stream_id)
+
+    asyncio.run(stuck.once(KEY, b"{}", "a", run, streams.find, in_thread))
+    assert streams.opened == ["a"]
