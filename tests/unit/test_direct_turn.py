@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pykka
@@ -489,3 +489,20 @@ def test_a_subscriber_that_comes_during_the_turn_is_told_of_its_events(
     simulation.settle()
     assert watching.seen[-1] == last
     assert scene.logged == ["a", "b", *more]
+
+
+def test_a_token_is_not_written_twice_if_noting_it_fails(simulation: Simulation) -> None:
+    scene = Scene(simulation, keeps_text=True)
+    noted: list[str] = []
+
+    def took(tokens: Iterable[tuple[str, Any]]) -> None:
+        noted.extend(text for text, _ in tokens)
+        if noted == ["a"]:
+            raise MemoryError
+
+    scene.attempt.took = took
+    assert scene.offer("a", "b") is True
+    assert not simulation.runtime.is_alive(scene.actor)
+    assert (scene.logged, scene.buffered) == (["a"], ["b"])
+    scene.start()
+    assert (scene.logged, noted) == (["a", "b"], ["a", "b"])

@@ -100,10 +100,10 @@ class DirectEmitter(Emitter):
                     is_in_log = log.append(epoch, event)
                 finally:
                     if is_in_log or (log.is_open(epoch) and log.written == seq):  # the latter: it raised after that
+                        given[0] = first + count  # first: it is in the log, whatever comes of the rest
+                        left -= count
                         if source.keeps_text:
                             source.took(tokens[first : first + count])
-                        given[0] = first + count
-                        left -= count
                     else:
                         intake.refuse(count)
             if not is_in_log:
