@@ -34,7 +34,7 @@ def hold_wakes() -> None:
     For a thread that sends many in turn and does not wait in between: otherwise each wakes a worker, and the two change
     places at the interpreter's lock again and again. Not for the main thread, where Ctrl-C may raise in between.
     """
-    _held[get_ident()] = []
+    _held.setdefault(get_ident(), [])
 
 
 def release_wakes() -> None:

@@ -202,7 +202,7 @@ class Hub:
         return False
 
     def sweep(self) -> None:
-        """Have each subscription look whether it has ended without a message. Called once a second."""
+        """Have each subscription look whether it has ended without a message. Called once in 1 to 10 seconds."""
         for subscription in self.subscriptions:
             subscription.sweep()
         self.caught_up()
