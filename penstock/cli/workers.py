@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from types import FrameType
 from typing import Final
 
@@ -52,9 +52,12 @@ class ServingWorker:
         self._channel = channel
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> ServingWorker | None:
-        """What this process is told by the one that has started it; None: it is no worker."""
-        told = environment.get(_VARIABLE)
+    def of(cls, environment: MutableMapping[str, str]) -> ServingWorker | None:
+        """What this process is told by the one that has started it; None: it is no worker.
+
+        It is taken out of the environment, as it does not hold for the programs that this process starts.
+        """
+        told = environment.pop(_VARIABLE, None)
         if told is None:
             return None
         found = json.loads(told)

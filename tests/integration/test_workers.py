@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +17,7 @@ if sys.platform == "win32":
 
 from penstock.cli import workers
 from penstock.cli.failures import CommandLineError
-from penstock.cli.workers import Workers
+from penstock.cli.workers import ServingWorker, Workers
 from penstock.config.cluster import ClusterOptions
 from penstock.testing import eventually
 
@@ -61,6 +63,19 @@ def test_a_signal_ends_that_wait(tmp_path: Path) -> None:
         found.run()
     thread.join()
     assert [one.process.returncode for one in found._processes.values()] == [-signal.SIGKILL]
+
+
+def test_what_a_worker_starts_is_no_worker() -> None:
+    ours, theirs = socket.socketpair()
+    told = json.dumps({"node": "w-1", "listeners": [], "channel": theirs.detach()})
+    environment = {"WORKER_OF_PENSTOCK": told}
+    worker = ServingWorker.of(environment)
+    assert worker is not None
+    assert worker.node == "w-1"
+    assert not environment
+    assert ServingWorker.of(environment) is None
+    worker._channel.close()
+    ours.close()
 
 
 def test_the_names_of_workers_are_names_of_nodes() -> None:

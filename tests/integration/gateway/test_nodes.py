@@ -98,6 +98,24 @@ def test_commands_to_any_gateway_reach_the_stream() -> None:
             assert gateway.get(f"/v1/streams/{fed}").status_code == 404
 
 
+def test_another_key_neither_reads_nor_commands_a_stream_by_the_other_gateway(tmp_path: Path) -> None:
+    keys = [new_key(name) for name in ("ann", "bob")]
+    KeyFile(tmp_path / "keys").write([made for _, made in keys])
+    ann, bob = ({"authorization": f"Bearer {key}"} for key, _ in keys)
+    with gateways(Script([SLOW]), keys=str(tmp_path / "keys")) as (one, two):
+        assert one.post("/v1/streams", {"stream_id": "s"}, headers=ann).status_code == 201
+        response = one.post("/v1/responses", {"model": "m", "input": "Hi", "background": True}, headers=ann).json()
+        asked = [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/tickets"), ("DELETE", "")]
+        for method, path in asked:
+            assert two.request(method, f"/v1/streams/s{path}", headers=bob).status_code == 404
+        for method, path in [("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")]:
+            assert two.request(method, f"/v1/responses/{response['id']}{path}", headers=bob).status_code == 404
+        assert two.post("/v1/streams", {"stream_id": "s"}, headers=bob).status_code == 409
+        assert two.get("/v1/streams", headers=bob).json()["total"] == 0
+        assert two.get("/v1/cluster", headers=bob).status_code == 403
+        assert two.get("/v1/streams/s", headers=ann).json()["state"] == "idle"
+
+
 def test_a_ticket_of_one_gateway_opens_the_stream_at_the_other(tmp_path: Path) -> None:
     key, made = new_key("ann")
     KeyFile(tmp_path / "keys").write([made])
