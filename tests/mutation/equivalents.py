@@ -185,24 +185,21 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
         "how soon the monitor sleeps is a matter of cost, and it looks again before": [
-            Equivalent("ThreadedDispatcher._watch", "quiet = 0", "0", "1"),
+            Equivalent("ThreadedDispatcher._watch", "quiet = 0.0", "0.0", "1.0"),
             Equivalent(
-                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "1", "2"
-            ),
-            Equivalent(
-                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "0", "1"
+                "ThreadedDispatcher._watch", "quiet = quiet + tick if is_calm and not busy else 0.0", "0.0", "1.0"
             ),
             Equivalent(
                 "ThreadedDispatcher._watch",
-                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
-                "not busy and self._queue.empty()",
+                "quiet = quiet + tick if is_calm and not busy else 0.0",
+                "is_calm and (not busy)",
                 "not busy",
             ),
             Equivalent(
                 "ThreadedDispatcher._watch",
-                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
-                "not busy and self._queue.empty()",
-                "not busy or self._queue.empty()",
+                "quiet = quiet + tick if is_calm and not busy else 0.0",
+                "is_calm and (not busy)",
+                "is_calm or not busy",
             ),
             Equivalent("ThreadedDispatcher._watch", "if quiet > _QUIET:", "quiet > _QUIET", "True"),
         ],
