@@ -200,7 +200,7 @@ def test_each_provider_lists_its_models_and_tells_its_health(here: House, wire: 
 def test_a_models_prefix_names_its_provider_where_the_default_one_has_no_url(
     server: LoopbackProvider, wire: Wire
 ) -> None:
-    options = {wire.name: ProviderOptions(base_url=wire.url(server), api_key=KEY)}  # type: ignore[arg-type]
+    options: dict[Any, ProviderOptions] = {wire.name: ProviderOptions(base_url=wire.url(server), api_key=KEY)}
     with penstock.System(penstock.Settings(providers=options)) as system:
         end = system.chat(f"{wire.name}/full", HELLO).result(PATIENCE)
         assert (end.text, end.provider, end.model) == (FULL.text, wire.name, "full")
