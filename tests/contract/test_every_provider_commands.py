@@ -200,7 +200,8 @@ def test_each_provider_lists_its_models_and_tells_its_health(here: House, wire: 
 def test_a_models_prefix_names_its_provider_where_the_default_one_has_no_url(
     server: LoopbackProvider, wire: Wire
 ) -> None:
-    options: dict[Any, ProviderOptions] = {wire.name: ProviderOptions(base_url=wire.url(server), api_key=KEY)}
+    key: Any = KEY  # a SecretStr is made of it
+    options: dict[Any, ProviderOptions] = {wire.name: ProviderOptions(base_url=wire.url(server), api_key=key)}
     with penstock.System(penstock.Settings(providers=options)) as system:
         end = system.chat(f"{wire.name}/full", HELLO).result(PATIENCE)
         assert (end.text, end.provider, end.model) == (FULL.text, wire.name, "full")
