@@ -126,10 +126,10 @@ class StoredResponses:
         for response_id, stored in list(self._kept.items()):
             if stored.channel is None:
                 continue
-            if stored.has_moved:  # it is in the store
-                self.forget(response_id)
-                continue
             try:
+                if stored.has_moved:  # it is in the store
+                    self.forget(response_id)
+                    continue
                 await stored.settle()
             except Exception as error:  # a fault of ours, which must not keep the others from being looked after
                 get_logger(stream_id=response_id).error(
