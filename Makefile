@@ -1,8 +1,8 @@
 # Everything a new machine needs is Python 3.11 or newer, make and git. The first target that needs it makes the virtual
 # environment: .venv, or .venv-3.13 and so on if there is a .venv already that belongs to another Python version.
 PYTHON ?= python3
-# The test processes, one for each core unless you name another number.
-JOBS   ?= logical
+# The test processes, two for each core unless you name another number, as many tests wait for other programs.
+JOBS   ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start Python hundreds of times, which would compile the package each time.
 export PYTHONDONTWRITEBYTECODE :=
