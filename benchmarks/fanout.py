@@ -306,7 +306,7 @@ def _slow_table(rounds: int, quick: bool) -> Table:
     for slow in SLOW:
         results = [measure(slow_load, slow=slow, subscribers=subscribers, tokens=tokens) for _ in range(rounds)]
         for what, unit, field in (
-            ("an event while nobody reads", "µs", "event_us"),
+            ("an event without a reader", "µs", "event_us"),
             ("memory kept for a reader", "KB", "kept_kb"),
             ("to read the rest", "µs", "read_us"),
             ("events in the rest", "events", "events"),

@@ -55,7 +55,7 @@ _WARM_UP: Final = 200
 
 
 class _Job:
-    """A request that is made by nobody. Implements `ReaderJob`."""
+    """A request that is never sent. Implements `ReaderJob`."""
 
     def cancel(self) -> None:
         return

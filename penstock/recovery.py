@@ -92,7 +92,7 @@ def recover(
         services: of the system that takes the streams over.
         limit: the most streams to take over.
         max_deliveries: a request that was given to more nodes is not begun again.
-        given: claims that the system has been given already; None claims what nobody has.
+        given: claims that the system has been given already; None claims what no node has.
 
     Raises:
         StoreError: the store cannot be read or written.

@@ -37,7 +37,7 @@ class FollowedRecord(StreamRecord):
 
     Its log is filled by the store, in a thread of that. It has no actor; what is asked of it goes to the owner. If
     another node, this one included, takes the stream over, it follows that. If the store has lost events that were
-    read, and other ones come under their numbers, it ends with `Fenced` for its readers, who begin anew.
+    read, and other ones come under their numbers, it ends with `Fenced` for its readers, which begin anew.
     """
 
     __slots__ = (

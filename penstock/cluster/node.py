@@ -171,7 +171,7 @@ class ClusterNode:
                 self._lost(log)
 
     def _lost(self, log: StoredLog) -> None:
-        """Look who has the log of a claim that the store does not know any more, and enter the request again."""
+        """Find the owner of the log of a claim that the store does not know any more, and enter the request again."""
         self.writer.verify(log)
         if log.request is not None and not log.is_fenced and (log.opened is None or log.opened.is_set()):
             self.store.enqueue(log.request, self.name)  # no effect if another node has it
@@ -289,7 +289,7 @@ class ClusterNode:
                     record.told = told
 
     def _look_for(self, record: FollowedRecord) -> None:
-        """Give up a log that the store has lost, and that nobody has written again for long."""
+        """Give up a log that the store has lost, and that no owner has written again for long."""
         since = record.missed_since
         if since is not None and self._now() - since >= _MISSES and self.store.tail(record.stream_id) == EMPTY:
             record.lose()

@@ -273,7 +273,7 @@ class Channels:
         if known is not None and known.record is record and not is_late:
             return known
         if known is not None and known.record.is_over:
-            known.close()  # one that still runs has readers, who get its end: by the log, or as it has moved
+            known.close()  # one that still runs has readers, which get its end: by the log, or as it has moved
         stream = Stream(record, self._call_timeout)
         channel = Channel(stream) if not facts else Channel(stream, **facts)
         channel.is_counted = record.remote is not None or record.is_over  # where it runs, or ran

@@ -45,7 +45,7 @@ class Requests:
         self._is_closed = False
         self._task: asyncio.Future[Any] | None = None
         self._worker: ProcessRef | None = None  # runs the functions; made for the first one
-        self._due: list[ProcessRef] = []  # the worker that owes an answer; who removes it answers
+        self._due: list[ProcessRef] = []  # the worker that owes an answer; the one that removes it answers
         self.owner: ProcessRef
 
     def run(self, function: Callable[[], Any], context: contextvars.Context) -> None:
@@ -179,7 +179,7 @@ class Worker(Process):
     Args:
         owner: gets `Answered` for each.
         quota: of threads; one is taken while a function runs.
-        due: has an entry while an answer is due. Who removes it answers, also if this process was killed.
+        due: has an entry while an answer is due. The one that removes it answers, also if this process was killed.
     """
 
     in_pykka_registry = False

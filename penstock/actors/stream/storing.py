@@ -42,7 +42,7 @@ class StoredLog:
         on_failed: called when the store has failed for too long, and again with each further failure.
         kept: the events after a number, if they can be had again; else None.
         is_fenced: the log has another owner, or none that this process knows of: nothing more is written to it.
-        opened: set once the store has the first owner mark, or the log has another owner. None where nobody waits.
+        opened: set once the store has the first owner mark, or the log has another owner. None if nothing waits for it.
     """
 
     def __init__(

@@ -191,7 +191,7 @@ class Loop:
             report_failure()
 
     def _lose_all(self, error: BaseException) -> None:
-        """Tell whoever has a socket watched that it is not any more."""
+        """Tell each exchange that has a socket watched that it is not any more."""
         lost = list(self._watched.values())
         self._watched.clear()
         for reader in lost:

@@ -144,7 +144,7 @@ def test_a_command_without_an_owner_fails_after_the_lease(pair: list[penstock.Sy
     one.open_stream("s", EAGER)
     there = two.stream("s")
     node_of(one).is_draining = True
-    node_of(two).is_draining = True  # nobody takes it over
+    node_of(two).is_draining = True  # no node takes it over
     record = one._table.get("s")
     eventually(lambda: node_of(one)._served.get(record) is not None)
     registration = node_of(one)._served[record]
