@@ -739,8 +739,14 @@ def _start(system: System) -> Services:
     """Make everything, and start the supervision tree."""
     settings, journal, cluster = system.settings, system._journal, system._cluster
     # First: nothing has to be ended if it cannot be opened.
-    store = _store_of(journal, settings.store, cluster)
-    number = 0 if store is None else store.new_number()
+    store, number = _store_of(journal, settings.store, cluster), 0
+    if store is not None:
+        try:
+            number = store.new_number()
+        except BaseException:
+            if store is not journal:
+                store.close()
+            raise
     runtime = system._given_runtime or _new_runtime(settings.runtime)
     services = Services(
         settings,

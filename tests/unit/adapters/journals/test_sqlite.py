@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import penstock
 from penstock.adapters.journals.sqlite import SqliteJournal
 from penstock.config.store import StoreOptions
 from penstock.errors import (
@@ -89,6 +90,26 @@ def test_another_process_is_refused_or_only_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_system_that_cannot_start_closes_the_store_that_it_has_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "a.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteJournal, "new_number", _fail)
+        with pytest.raises(StoreUnavailable):
+            penstock.System(penstock.Settings(store=StoreOptions(path=path))).start()
+        given = SqliteJournal(tmp_path / "b.db")
+        with pytest.raises(StoreUnavailable):
+            penstock.System(penstock.Settings(), journal=given).start()
+    SqliteJournal(path).close()
+    assert given.tail("log") == EMPTY, "it is still the caller's"
+    given.close()
+
+
+def _fail(store: SqliteJournal) -> int:
+    raise StoreUnavailable(store.name, "it is away")
+
+
 def test_the_child_of_a_fork_cannot_use_it_and_does_not_keep_it(tmp_path: Path) -> None:
     script = """
 import os, sys, penstock
