@@ -178,8 +178,8 @@ class Services:
     ) -> StreamRecord:
         """Open a stream and return its record; see `System.open_stream`.
 
-        ``redo``, which `penstock.recovery` needs, and ``facts`` go into the stored log. In a cluster, this returns when the
-        log is in the store.
+        ``redo``, which `penstock.recovery` needs, and ``facts`` go into the stored log. In a cluster, this returns when
+        the log is in the store.
         """
         if stream_id is None:
             stream_id = self._ids.next()
