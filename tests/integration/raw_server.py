@@ -34,11 +34,21 @@ class Peer:
         self.sock = sock
         sock.settimeout(PATIENCE)
 
+    def receive(self) -> bytes:
+        """What the client sent next; ``b""`` if it has closed the connection, which may reset it.
+
+        The connection is reset if the client left something of the last answer unread.
+        """
+        try:
+            return self.sock.recv(65_536)
+        except ConnectionResetError:
+            return b""
+
     def read_request(self) -> bytes:
         """Read a request with its body; ``b""`` if the client closed the connection instead."""
         data = b""
         while b"\r\n\r\n" not in data:
-            part = self.sock.recv(65_536)
+            part = self.receive()
             if not part:
                 return b""
             data += part
@@ -46,7 +56,7 @@ class Peer:
         for line in head.split(b"\r\n"):
             if line.lower().startswith(b"content-length:"):
                 while len(body) < int(line.partition(b":")[2]):
-                    part = self.sock.recv(65_536)
+                    part = self.receive()
                     if not part:
                         return b""
                     body += part
@@ -57,8 +67,7 @@ class Peer:
 
     def wait_closed(self) -> None:
         """Return when the client has closed; fail if it sends something or keeps the connection open."""
-        with contextlib.suppress(ConnectionResetError):
-            assert self.sock.recv(1) == b""
+        assert self.receive() == b""
 
 
 class RawServer:

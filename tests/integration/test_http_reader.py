@@ -338,7 +338,7 @@ def test_a_tls_stream_comes_through_the_tunnel_of_a_proxy_that_is_reached_by_tls
             for each in said:
                 tunnelled.send(chunk(each))
             tunnelled.send(b"0\r\n\r\n")
-            tunnelled.sock.recv(1)
+            tunnelled.receive()
         pump.join(PATIENCE)
 
     with RawServer(serve, tls=True) as server:
@@ -659,7 +659,7 @@ def test_a_last_event_without_its_blank_line_is_told_even_when_the_connection_br
 
 def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
-        while peer.sock.recv(65_536):
+        while peer.receive():
             pass
 
     with RawServer(serve) as server:
