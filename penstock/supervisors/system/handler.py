@@ -126,7 +126,6 @@ class StreamHandler(StateMachine):
 
     def init(self, table: StreamTable) -> str:
         self._table = table
-        self._notices = HandlerNotices(self.runtime)
         self._watching = Watching(self.runtime, self.ref)
         self._rounds: Rounds[StreamRecord] = Rounds()
         for record in table.all():
@@ -202,7 +201,6 @@ class StreamHandler(StateMachine):
         if streams is None:  # it is being restarted, and so is this handler
             return Keep(answer_error(event.reply_to, ProcessDead(STREAMS)))
         record = request.record
-        record.notices = self._notices
         try:
             self._table.add(record)
         except StreamExists as error:

@@ -432,6 +432,41 @@ def test_thrown_away_the_start_is_spared_if_asked_for() -> None:
     assert drain(buffer) == []
 
 
+def test_tokens_that_pass_by_belong_to_the_present_part_and_count_for_the_high_water_mark() -> None:
+    buffer = TokenBuffer(9)
+    assert buffer.pass_by(3) == PartStart(0)
+    assert (buffer.size, buffer.high_water_mark, buffer.take(9, 1)) == (0, 3, None)
+    buffer.start_part(PartStart(7))
+    assert buffer.take(9, 1) is None  # the start is in force now
+    assert buffer.pass_by(2) == PartStart(7)
+    assert buffer.high_water_mark == 3
+
+
+@pytest.mark.parametrize("what", ["token", "event", "start", "taken", "dropped"])
+def test_nothing_passes_by_what_waits(what: str) -> None:
+    buffer = TokenBuffer(1)
+    match what:
+        case "token":
+            buffer.offer("a")
+        case "event":
+            buffer.put_event(mark("a"))
+        case "start":
+            buffer.start_part(PartStart(7))
+        case "taken":
+            buffer.offer("a")
+            buffer.take(1, 1)
+        case "dropped":
+            buffer.offer("a")
+            buffer.force("b", "text", "drop_newest")
+            buffer.take(1, 1)
+            buffer.force("c", "text", "drop_newest")
+            buffer.commit()  # what was dropped while the batch was out, no event has told yet
+            assert (buffer.size, buffer.dropped) == (0, 1)
+    before = buffer.high_water_mark
+    assert buffer.pass_by(5) is None
+    assert buffer.high_water_mark == before
+
+
 def test_to_commit_or_restore_without_a_taken_batch_changes_nothing() -> None:
     buffer = TokenBuffer(9)
     for token in "abc":

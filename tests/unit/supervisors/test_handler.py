@@ -353,9 +353,6 @@ def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_calle
     assert (type(request.message), request.message.spec.id) == (StartChild, "s#7")
     assert request.reply_to is reply
     assert desk.told(SOURCES) == [(StartChild, "s#7.2")]
-    desk.names[HANDLER] = handler = Peer()
-    record.notices.orphaned(record)
-    assert handler.told == [Orphaned(record)]
 
 
 def test_a_record_reports_to_the_handler_of_that_time() -> None:
