@@ -42,6 +42,7 @@ class FollowedRecord(StreamRecord):
 
     __slots__ = (
         "_closed",
+        "_is_cancelling",
         "_is_lost",
         "_lease",
         "_registration",
@@ -76,6 +77,7 @@ class FollowedRecord(StreamRecord):
         self._lease = lease
         self._is_lost = False
         self._closed = False
+        self._is_cancelling = threading.Lock()
         self._registration: Registration | None = None
         self._written_by: list[tuple[int, int]] = []  # numbers of nodes; each with the first event that it wrote
         self.owner = ""  # the node that runs it, as far as is known
@@ -212,14 +214,16 @@ class FollowedRecord(StreamRecord):
         """Have it cancelled where it runs, in a thread. Other ends are decided there."""
         if not isinstance(ending, Cancel) or ending.error is not None:
             raise RunsElsewhere(self.stream_id, type(ending).__name__)
-        if self.is_over:
-            return False
+        if self.is_over or not self._is_cancelling.acquire(blocking=False):
+            return False  # one thread for each stream, however often it is cancelled
 
         def run() -> None:
             try:
                 self.ask(Cancel(ending.reason), self._lease + 1)
             except PenstockError as error:
                 get_logger(stream_id=self.stream_id).warning("not_cancelled", error=type(error).__name__)
+            finally:
+                self._is_cancelling.release()
 
         threading.Thread(target=run, name="penstock-cancel", daemon=True).start()
         return True

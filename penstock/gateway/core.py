@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from penstock.cluster.followed import FollowedRecord
 from penstock.cluster.node import ClusterNode
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
@@ -25,6 +26,7 @@ from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.remote_calls import RemoteCalls
 from penstock.gateway.shared_tickets import SharedTickets
 from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
@@ -139,6 +141,7 @@ class GatewayCore:
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._remote: RemoteCalls | None = None  # in a cluster
         self._sweeper: asyncio.Task[None] | None = None
 
     # --- start and stop ------------------------------------------------------------------------------------------
@@ -155,6 +158,7 @@ class GatewayCore:
             self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
             if (node := self.system._node) is not None:
+                self._remote = RemoteCalls()
                 node.on_forget = partial(self._forget_response, loop)
                 self.shared_once = SharedOnce(node.store, node.name, node.writer.number)
                 self.shared_tickets = SharedTickets(node.store, node.name, node.writer.number)
@@ -234,6 +238,8 @@ class GatewayCore:
             self._ticker.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._remote is not None:
+            self._remote.close()
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
@@ -310,6 +316,18 @@ class GatewayCore:
         context = contextvars.copy_context()  # streams belong to the trace of the request
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
+
+    async def where_it_runs(self, channel: Channel, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that waits for the process of a stream. If that is on another node, the gateway's threads do
+        not wait for it.
+
+        Raises:
+            RequestRefused: as many calls wait for that node, or for all nodes, as may do so (503).
+        """
+        record = channel.record
+        if self._remote is None or not isinstance(record, FollowedRecord):
+            return await self.in_thread(function, *arguments)
+        return await asyncio.wrap_future(self._remote.start(record.owner, function, *arguments))
 
     def run_apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that may last longer than the request for it. It is cancelled when the gateway is closed."""
@@ -392,7 +410,17 @@ class GatewayCore:
             self.guard.adopt_ticket(ticket, stream_id, key_id)
 
     async def forget(self, channel: Channel) -> None:
-        """Have an ended stream forgotten: here, in the store, and by all nodes."""
+        """Have an ended stream forgotten: here, in the store, and by all nodes.
+
+        Raises:
+            RequestRefused: as many calls wait for other nodes as may do so (503). Nothing is forgotten.
+            StoreError: the store does not work.
+        """
+        if self._remote is not None:
+            told = self._remote.start("", _forget_stored, self.system, channel.stream_id)
+            self.channels.forget(channel)
+            await asyncio.wrap_future(told)
+            return
         self.channels.forget(channel)
         if self.channels.has_store:
             await self.in_thread(_forget_stored, self.system, channel.stream_id)

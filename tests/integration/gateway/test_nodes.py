@@ -98,6 +98,41 @@ def test_commands_to_any_gateway_reach_the_stream() -> None:
             assert gateway.get(f"/v1/streams/{fed}").status_code == 404
 
 
+def test_commands_to_a_node_that_hangs_hold_up_neither_the_routes_nor_the_commands_to_others() -> None:
+    with gateways(Script([SLOW]), 3) as (frozen, here, other):
+        assert frozen.post("/v1/streams", {"stream_id": "s"}).status_code == 201
+        assert other.post("/v1/streams", {"stream_id": "o"}).status_code == 201
+        assert [here.get(f"/v1/streams/{name}").status_code for name in "so"] == [200, 200]
+        link, thawed, waiting = here.system._journal, threading.Event(), threading.Semaphore(0)
+        send = link.command  # type: ignore[union-attr]
+
+        def command(log: str, data: bytes, timeout: float) -> bytes:
+            if log != "o":
+                waiting.release()
+                assert thawed.wait(PATIENCE)
+            return bytes(send(log, data, timeout))
+
+        link.command = command  # type: ignore[union-attr, method-assign]
+        with ThreadPoolExecutor(20) as pool:
+            asked = [pool.submit(here.post, "/v1/streams/s/pause") for _ in range(12)]
+            asked += [pool.submit(here.request, "DELETE", "/v1/streams/s") for _ in range(4)]
+            for _ in range(4):
+                assert waiting.acquire(timeout=PATIENCE)
+            eventually(lambda: sum(each.done() for each in asked) == 12)
+            refused = [each.result() for each in asked if each.done()]
+            assert {(one.status_code, one.json()["error"]["code"]) for one in refused} == {(503, "busy")}
+            assert refused[0].headers["retry-after"] == "1"
+            assert here.gateway._remote is not None
+            assert here.gateway._remote.refused == 12
+            assert here.post("/v1/streams", {"stream_id": "own"}).status_code == 201
+            assert here.get("/metrics").status_code == here.get("/v1/cluster").status_code == 200
+            assert here.post("/v1/streams/own/pause").json()["state"] == "paused"
+            assert here.post("/v1/streams/o/pause").json()["state"] == "paused"
+            assert here.get("/v1/streams/s").json()["runs"] == "elsewhere"  # without what its node would say
+            thawed.set()
+        assert here.post("/v1/streams/o/resume").status_code == 200
+
+
 def test_another_key_neither_reads_nor_commands_a_stream_by_the_other_gateway(tmp_path: Path) -> None:
     keys = [new_key(name) for name in ("ann", "bob")]
     KeyFile(tmp_path / "keys").write([made for _, made in keys])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 import penstock
+from penstock.actors.stream.messages import Cancel
 from penstock.cluster.followed import FollowedRecord
 from penstock.errors import CallTimeout, NoOwner
 from penstock.events import StreamFailed
@@ -61,6 +63,24 @@ def test_an_owner_that_does_not_answer_is_asked_once_a_round(error: Exception) -
         assert asked == [20]
         for reader in readers:
             reader.close()
+
+
+def test_a_stream_whose_owner_hangs_is_cancelled_by_one_thread_however_often_it_is_asked() -> None:
+    with nodes(2, **RARELY) as (one, two):
+        one.open_stream("s", EAGER)
+        record, hangs, asked = two.stream("s")._record, threading.Event(), []
+
+        def command(log: str, data: bytes, timeout: float) -> bytes:
+            asked.append(log)
+            assert hangs.wait(10)
+            raise CallTimeout("a command", timeout)
+
+        two._journal.command = command  # type: ignore[union-attr, method-assign]
+        assert [record.propose(Cancel()) for _ in range(5)] == [True, False, False, False, False]
+        eventually(lambda: asked == ["s"])
+        hangs.set()
+        eventually(lambda: record.propose(Cancel()))  # the first try has failed
+        eventually(lambda: len(asked) == 2)
 
 
 def test_a_new_owner_is_told_of_readers_also_if_it_comes_while_the_old_one_is_told(
