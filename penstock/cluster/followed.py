@@ -20,7 +20,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.cluster.orders import answer_of, order_of
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
-from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreError, SystemStopped
+from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreDamaged, StoreError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
 from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
@@ -133,8 +133,7 @@ class FollowedRecord(StreamRecord):
                 else:
                     self._take_mark(entry)
         except CodecError as error:
-            get_logger(stream_id=self.stream_id).error("stored_log_damaged", error=str(error))
-            self._lose()
+            self._lose(StoreDamaged(self._store.name, str(error)))
         self.hub.announce()
 
     def _take_mark(self, mark: OwnerMark) -> None:
@@ -188,12 +187,17 @@ class FollowedRecord(StreamRecord):
         self.hub.announce()
 
     def failed(self, error: StoreError) -> None:
-        """Nothing: the store goes on by itself, and its state is seen elsewhere."""
+        """End it for the readers here if its log is damaged. Else the store goes on by itself; `view` shows it."""
+        if isinstance(error, StoreDamaged):
+            self._lose(error)
+            self.hub.announce()
 
-    def _lose(self) -> None:
-        """End for the readers here alone: the log goes on with other events than they had."""
+    def _lose(self, error: StoreDamaged | None = None) -> None:
+        """End for the readers here alone: the log goes on with other events than they had, or cannot be read."""
+        if error is not None and not self.is_over:
+            get_logger(stream_id=self.stream_id).error("stored_log_damaged", error=str(error))
         self._is_lost = True
-        self.finish(Cancel(error=Fenced(self.stream_id)))
+        self.finish(Cancel(error=error or Fenced(self.stream_id)))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 

@@ -272,7 +272,10 @@ class LogWatcher(Protocol):
         """Note that the store has lost entries that were given: its log ends at ``tail``, and goes on from there."""
 
     def failed(self, error: StoreError) -> None:
-        """Note that the store does not answer. The watch goes on by itself when it answers again."""
+        """Note that the store does not answer. The watch goes on by itself when it answers again.
+
+        After `StoreDamaged` it does not: an entry cannot be read, and the watch has ended.
+        """
 
 
 class Registration(Protocol):

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from penstock.config.checks import check_number
-from penstock.errors import CallTimeout, NoOwner, OptionError, StoreError
+from penstock.config.logs import get_logger
+from penstock.errors import CallTimeout, NoOwner, OptionError, StoreDamaged, StoreError
 from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo, Registration
 
 __all__ = [
@@ -71,8 +72,13 @@ class LogWatch:
                 self._has_news = False
                 if not self._is_closed:
                     self._give()
+            except StoreDamaged as error:  # the log cannot be read on, however often it is tried
+                self.close()
+                self._watcher.failed(error)
             except StoreError as error:
                 self._watcher.failed(error)
+            except Exception as error:  # of one watcher; it is no fault of the thread that appends
+                get_logger().error("store_subscriber_failed", error=type(error).__name__, exc_info=error)
             finally:
                 self._lock.release()
 
