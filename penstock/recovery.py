@@ -280,6 +280,7 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         )
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)
+        record.restart_in = "paused" if past.head.is_paused else "idle"
         _reset(record, past)
         return record
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from penstock.actors.stream.heads import PastLog
 from penstock.actors.stream.hub import UNOWNED
 from penstock.actors.stream.intake import Intake
@@ -51,6 +49,7 @@ class FollowedRecord(StreamRecord):
         "missed_since",
         "owner",
         "told",
+        "untold_policy",
     )
 
     def __init__(
@@ -82,11 +81,12 @@ class FollowedRecord(StreamRecord):
         self._written_by: list[tuple[int, int]] = []  # numbers of nodes; each with the first event that it wrote
         self.owner = ""  # the node that runs it, as far as is known
         self.told = ""  # the node that knows that there are readers here
+        self.untold_policy: OnOrphan | None = None  # the owner is to be told
         self.missed_since: float | None = None  # the store has lost the whole log
         self.remote = self
         revive(self, past)
         self.intake = _RemoteIntake(self)
-        self.state = "streaming" if past.events else "idle"
+        self.state = "paused" if head.is_paused else "streaming" if past.events else "idle"
         self.let_go = self.close
         for entry in entries:
             if isinstance(entry, LogFrame):
@@ -142,7 +142,10 @@ class FollowedRecord(StreamRecord):
         if mark.reason == "note" and self.head is not None:
             more = decode_value(mark.data) if mark.data else {}
             if isinstance(more, dict):
-                self.head = msgspec.structs.replace(self.head, facts={**self.head.facts, **more})
+                self.head = self.head.with_facts(more)
+                self.options = self.head.stream_options
+                if self.untold_policy is None:
+                    self.on_orphan = self.head.on_orphan
 
     def _take(self, frame: LogFrame) -> None:
         log = self.log
@@ -266,10 +269,15 @@ class FollowedRecord(StreamRecord):
             raise answer.error
         return answer.value
 
+    def send_orphan_policy(self, policy: OnOrphan, timeout: float | None = None) -> None:
+        """See `Remote.send_orphan_policy`. With a ``timeout`` it does not wait for an owner."""
+        limit = self._lease + 1 if timeout is None else timeout
+        self.order({"do": "orphan", "policy": policy}, limit, is_patient=timeout is None)
+        self.on_orphan, self.untold_policy = policy, None
+
     def set_orphan_policy(self, policy: OnOrphan) -> None:
-        """See `Remote.set_orphan_policy`."""
-        self.order({"do": "orphan", "policy": policy}, self._lease + 1)
-        self.on_orphan = policy
+        """Have the node tell the owner, within a heartbeat."""
+        self.on_orphan = self.untold_policy = policy
 
     def facts(self) -> Mapping[str, Any]:
         """See `Remote.facts`."""

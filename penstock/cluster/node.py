@@ -276,11 +276,14 @@ class ClusterNode:
             record.hub.sweep()
             owner = record.owner
             has_readers = record.hub.subscribers > 0
-            told = owner if has_readers else ""
-            if told != record.told and owner not in silent:
+            told, policy = owner if has_readers else "", record.untold_policy
+            if (told != record.told or policy is not None) and owner not in silent:
                 order = {"do": "readers", "node": self.name, "on": has_readers}
                 try:
-                    record.order(order, self.options.heartbeat, is_patient=False)
+                    if policy is not None:  # before the owner may need it, as there are no readers any more
+                        record.send_orphan_policy(policy, self.options.heartbeat)
+                    if told != record.told:
+                        record.order(order, self.options.heartbeat, is_patient=False)
                 except (CallTimeout, NoOwner):  # a store may look for an owner all the time that it is given
                     silent.add(owner)
                 except PenstockError:
