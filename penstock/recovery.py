@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.actors.agent.keeping import keep_interrupted
 from penstock.actors.call.record import CallRecord
-from penstock.actors.stream.heads import PastLog, read_log
+from penstock.actors.stream.heads import PastLog, StreamHead, read_log
 from penstock.actors.stream.keeping import revive
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.outcome import Outcome
@@ -31,10 +31,10 @@ from penstock.errors import (
 )
 from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
-from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
+from penstock.ports import Append, ChatCall, Claim, Entry, EntryId, LogFrame, OwnerMark, next_epoch
 from penstock.services import Services
 
-__all__ = ["Recovered", "load_stream", "recover", "stored_record"]
+__all__ = ["Recovered", "load_stream", "opened_as", "recover", "stored_log", "stored_record"]
 
 _ALL: Final = 1_000_000
 _AT_ONCE: Final = 200  # ends in one transaction
@@ -59,19 +59,28 @@ def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
     Raises:
         StoreError: the store cannot be read, or the log is damaged.
     """
+    found = stored_log(services, stream_id)
+    if found is None or not found[0].is_ended:
+        return None
+    return stored_record(services, stream_id, found[0])
+
+
+def stored_log(services: Services, stream_id: str) -> tuple[PastLog, Sequence[Entry]] | None:
+    """The log of a stream that is in the store, with its entries; None if the store has none.
+
+    Raises:
+        StoreError: the store cannot be read, or the log is damaged.
+    """
     writer = services.writer
-    if writer is None or services.is_stopped:
+    if writer is None or services.is_stopped or not stream_id.isprintable():  # other logs have other names
         return None
     entries = writer.store.read(stream_id)
     if not entries:
         return None
     try:
-        past = read_log(stream_id, entries)
+        return read_log(stream_id, entries), entries
     except CodecError as error:
         raise StoreDamaged(writer.store.name, str(error)) from error
-    if not past.is_ended:
-        return None
-    return stored_record(services, stream_id, past)
 
 
 def stored_record(services: Services, stream_id: str, past: PastLog) -> StreamRecord:
@@ -82,18 +91,19 @@ def stored_record(services: Services, stream_id: str, past: PastLog) -> StreamRe
 
 
 def _record(services: Services, stream_id: str, past: PastLog, **how: Any) -> StreamRecord:
-    head = past.head
-    return StreamRecord(
-        services.runtime,
-        stream_id,
-        head.stream_options,
-        metadata=head.metadata,
-        on_orphan=head.on_orphan,
-        restart=head.restart,
-        loop_thread=services.loop_thread,
-        home=services,
-        **how,
-    )
+    return StreamRecord(services.runtime, stream_id, **opened_as(services, past.head), **how)
+
+
+def opened_as(services: Services, head: StreamHead) -> dict[str, Any]:
+    """The arguments of the `StreamRecord` of a stored stream, besides its runtime and its id."""
+    return {
+        "options": head.stream_options,
+        "metadata": head.metadata,
+        "on_orphan": head.on_orphan,
+        "restart": head.restart,
+        "loop_thread": services.loop_thread,
+        "home": services,
+    }
 
 
 def recover(

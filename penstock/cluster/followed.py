@@ -22,6 +22,7 @@ from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, Store
 from penstock.events import FrozenDict
 from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
 from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
+from penstock.recovery import opened_as
 from penstock.services import Services
 
 __all__ = ["FollowedRecord"]
@@ -62,16 +63,7 @@ class FollowedRecord(StreamRecord):
         entries: Sequence[Entry],
     ) -> None:
         head = past.head
-        super().__init__(
-            services.runtime,
-            stream_id,
-            head.stream_options,
-            metadata=head.metadata,
-            on_orphan=head.on_orphan,
-            restart=head.restart,
-            loop_thread=services.loop_thread,
-            home=services,
-        )
+        super().__init__(services.runtime, stream_id, **opened_as(services, head))
         self._store = store
         self._lease = lease
         self._is_lost = False

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
@@ -25,11 +24,10 @@ from penstock.cluster.orders import carry_out
 from penstock.cluster.view import ClusterView, node_infos
 from penstock.config.cluster import ClusterOptions
 from penstock.config.logs import get_logger
-from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreDamaged, StoreError, describe_reason
+from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreError, describe_reason
 from penstock.events import TerminalEvent
-from penstock.events.codec import CodecError
 from penstock.ports import EMPTY, Claim, NodeInfo, Registration, StoreView
-from penstock.recovery import recover, stored_record
+from penstock.recovery import recover, stored_log, stored_record
 from penstock.services import Services
 
 __all__ = ["ClusterNode", "node_name"]
@@ -85,15 +83,10 @@ class ClusterNode:
         Raises:
             StoreError: the store cannot be read, or the log is damaged.
         """
-        if self.services.is_stopped or not stream_id.isprintable():  # other logs have other names
+        found = stored_log(self.services, stream_id)
+        if found is None:
             return None
-        entries = self.store.read(stream_id)
-        if not entries:
-            return None
-        try:
-            past = read_log(stream_id, entries)
-        except CodecError as error:
-            raise StoreDamaged(self.store.name, str(error)) from error
+        past, entries = found
         if past.is_ended:
             return stored_record(self.services, stream_id, past)
         record = FollowedRecord(self.services, stream_id, past, self.store, self.options.lease, entries)
