@@ -21,6 +21,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.cluster.followed import FollowedRecord
 from penstock.cluster.orders import carry_out
+from penstock.cluster.sharing import room_of, share_out
 from penstock.cluster.view import ClusterView, node_infos
 from penstock.config.cluster import ClusterOptions
 from penstock.config.logs import get_logger
@@ -72,6 +73,7 @@ class ClusterNode:
         self._steady_since: float | None = None  # … each time since, without a failure
         self._look_at = 0.0
         self._is_closed = False
+        self._is_full = False  # it has as many streams as it may have
         self.on_forget: Callable[[str], object] = _ignore  # called when another node has had a stream forgotten
         self.wake: Callable[[], None] = _nothing  # has `tend` called soon
 
@@ -178,29 +180,44 @@ class ClusterNode:
         since = self._steady_since
         if since is None or self._now() - since < self.options.lease:
             return
-        limit = _TAKEN_AT_ONCE
-        if self.options.capacity:
-            limit = min(limit, self.options.capacity - self.services.streams.totals().active)
-        if limit <= 0:
+        limit = self._room(_TAKEN_AT_ONCE)
+        self._note_full(is_full=limit == 0)
+        if not limit:
             return
         try:
             self.take_over(None, limit)
         except StoreError as error:
             get_logger().warning("streams_not_taken_over", store=self.store.name, error=type(error).__name__)
 
+    def _room(self, most: int) -> int:
+        return room_of(self.options.capacity, self.services.streams.totals().active, most)
+
+    def _note_full(self, *, is_full: bool) -> None:
+        """Say once that the node takes nothing over, until it does so again."""
+        if is_full and not self._is_full:
+            get_logger().warning("node_full", node=self.name, capacity=self.options.capacity)
+        self._is_full = is_full
+
     def take_over(self, given: Sequence[Claim] | None = None, limit: int = _TAKEN_AT_ONCE) -> None:
         """Take over streams that have no living owner, or ``given`` ones."""
         recover(self.services, limit=limit, max_deliveries=self.options.max_deliveries, given=given)
 
     def _take_given(self) -> None:
-        """Take over the streams that other nodes have handed to this one. One that drains leaves them to the lease."""
+        """Take over the streams that other nodes have handed to this one.
+
+        One that drains leaves them to the lease: another node finds them when that is over. So does a full one with
+        those for which it has no room.
+        """
         if self.is_draining:
             return
         leases = self.writer.leases
         assert leases is not None
         given = [claim for claim in self.store.held(self.name) if not leases.has(claim.request.id)]
-        if given:
-            self.take_over(given)
+        room = self._room(len(given))
+        if room < len(given):
+            get_logger().warning("streams_not_taken_over", node=self.name, full=True, streams=len(given) - room)
+        if room:
+            self.take_over(given[:room])
 
     # --- the desk's ----------------------------------------------------------------------------------------------
 
@@ -330,19 +347,18 @@ class ClusterNode:
     def drain(self, timeout: float) -> int:
         """Take no more streams, and hand those that can begin again elsewhere to other nodes; returns how many.
 
-        Others go on here. Harmless if it has been done.
+        Others go on here, and so do those for which no node has room. Harmless if it has been done.
         """
         self.is_draining = True
         with contextlib.suppress(StoreError):
             self._announce()
         records = [record for record in self.services.streams.running() if _can_move(record)]
-        targets = self._targets() if records else []
-        if not targets:
-            return 0
+        targets = self._targets(len(records))
+        if len(targets) < len(records):
+            get_logger().warning("streams_not_handed_over", streams=len(records) - len(targets), of=len(records))
         until = time.monotonic() + timeout
         moving: list[tuple[StreamRecord, str]] = []
-        for index, record in enumerate(records):
-            target = targets[index % len(targets)]
+        for record, target in zip(records, targets, strict=False):
             assert record.stored is not None
             record.stored.hand_over(to=target)
             moving.append((record, target))
@@ -354,14 +370,16 @@ class ClusterNode:
                 self.store.command(_own_log(target), b"", max(0.1, until - time.monotonic()))
         return count
 
-    def _targets(self) -> list[str]:
-        """The living nodes that take streams over, those with the fewest first."""
+    def _targets(self, count: int) -> list[str]:
+        """The living nodes that take so many streams over, one for each stream; fewer if there is no more room."""
+        if not count:
+            return []
         try:
             view = self.store.view()
         except StoreError:
             return []
-        nodes = [info for info in view.nodes.values() if info.node != self.name and not info.is_draining]
-        return [info.node for info in sorted(nodes, key=lambda info: info.streams)]
+        nodes = view.nodes.values()
+        return share_out(count, [info for info in nodes if info.node != self.name and not info.is_draining])
 
     def _hand(self, record: StreamRecord, target: str, until: float) -> bool:
         stored = record.stored

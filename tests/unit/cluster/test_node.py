@@ -18,6 +18,7 @@ from penstock.config.cluster import ClusterOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
 from penstock.gateway.embedding import Embedded
+from penstock.ports import Claim, NodeInfo, Request
 from penstock.testing import eventually
 from tests.unit.cluster.nodes import EAGER, LEASE, SharedStore, node_of, nodes
 
@@ -441,6 +442,54 @@ def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
         assert reasons == ["open", "handoff", "takeover"]
         assert not plain.is_over
         plain.stop()
+
+
+def test_a_drain_hands_no_stream_to_a_node_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    script = Script([Answer(WORDS, tokens_per_second=100)] * 4)
+    rarely: dict[str, Any] = {"lease": 60, "heartbeat": 20, "reap": 20}
+    with LoopbackProvider(script) as provider, nodes(1, **rarely) as (one,):
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        streams = [
+            one.chat("m", "Hello", stream_id=name, request_options=restart, options=EAGER, **how) for name in "abcd"
+        ]
+        store = node_of(one).store
+        for info in (NodeInfo("full", 5, 5), NodeInfo("roomy", 7, 9), NodeInfo("small", 0, 1)):
+            store.announce(info, 60)
+        assert node_of(one).drain(10) == 3
+        held = {name: len(store.held(name)) for name in ("full", "roomy", "small", node_of(one).name)}
+        assert held == {"full": 0, "roomy": 2, "small": 1, node_of(one).name: 1}
+        assert "streams_not_handed_over streams=1 of=4" in caplog.text
+        kept = [stream for stream in streams if not stream._record.is_displaced]
+        assert len(kept) == 1
+        assert not kept[0].is_over
+
+
+def test_a_full_node_takes_over_only_what_it_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with nodes(1, lease=60, heartbeat=20, reap=20, capacity=3) as (one,):
+        node = node_of(one)
+        taken: list[tuple[list[str] | None, int]] = []
+
+        def take_over(given: Sequence[Claim] | None = None, limit: int = 50) -> None:
+            taken.append((None if given is None else [claim.request.id for claim in given], limit))
+
+        monkeypatch.setattr(node, "take_over", take_over)
+        node._steady_since = node._now() - 100
+        one.open_stream("a", EAGER)
+        for name in ("r", "s", "t"):
+            node.store.enqueue(Request(name, name), node.name)
+        node._carry_out_own(b"")
+        node.reap()
+        assert taken == [(["r", "s"], 50), (None, 2)]
+        one.open_stream("b", EAGER)
+        one.open_stream("c", EAGER)
+        node._carry_out_own(b"")
+        node.reap()
+        node.reap()
+        assert len(taken) == 2
+        assert caplog.text.count("node_full") == 1
 
 
 # --- view and options ------------------------------------------------------------------------------------------------
