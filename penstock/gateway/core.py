@@ -27,7 +27,7 @@ from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.remote_calls import RemoteCalls
-from penstock.gateway.shared_tickets import SharedTickets
+from penstock.gateway.shared_tickets import Misses, SharedTickets
 from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
@@ -57,6 +57,13 @@ _TOO_MANY_READERS: Final = Problem(
 )
 
 
+_TOO_MANY_TICKETS: Final = Problem(
+    status=429,
+    type="rate_limit_error",
+    code="too_many_tickets",
+    message="Too many tickets that are not valid are tried. Try again.",
+    retry_after=1.0,
+)
 _REVOKED: Final = Problem(
     status=401, type="authentication_error", code="key_revoked", message="The API key has been revoked."
 )
@@ -131,6 +138,7 @@ class GatewayCore:
         self.idempotency: Once[tuple[str, bytes]] = Once()
         self.shared_once: SharedOnce | None = None  # the same for all nodes of a cluster
         self.shared_tickets: SharedTickets | None = None
+        self._misses = Misses()
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
@@ -394,20 +402,32 @@ class GatewayCore:
 
         The first use of one that was made here is noted in the store, so that the other nodes take it later.
 
+        A text that is no ticket, or was looked for in vain before, costs the store nothing.
+
         Raises:
             StoreError: the store cannot be read.
+            RequestRefused: too many tickets are looked for in vain (429).
         """
-        if self.shared_tickets is None or self.guard.has_used_ticket(ticket):
+        guard, shared = self.guard, self.shared_tickets
+        if shared is None or not guard.is_ticket(ticket) or guard.has_used_ticket(ticket):
             return
-        is_own = self.guard.knows_ticket(ticket)
+        is_own = guard.knows_ticket(ticket)
+        if not is_own and self._misses.has(ticket, stream_id):
+            return
+        if not is_own and not self._misses.admits(self.ticker.loop.time()):
+            raise RequestRefused(_TOO_MANY_TICKETS)
         try:
-            key_id = await self.in_thread(self.shared_tickets.find, ticket, stream_id)
+            key_id = await self.in_thread(shared.find, ticket, stream_id)
         except StoreError:
             if is_own:
                 return  # it is good here
             raise
         if key_id is not None:
-            self.guard.adopt_ticket(ticket, stream_id, key_id)
+            guard.adopt_ticket(ticket, stream_id, key_id)
+            if not is_own:
+                self._misses.found()
+        elif not is_own:
+            self._misses.add(ticket, stream_id)
 
     async def forget(self, channel: Channel) -> None:
         """Have an ended stream forgotten: here, in the store, and by all nodes.
