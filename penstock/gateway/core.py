@@ -333,7 +333,7 @@ class GatewayCore:
             RequestRefused: as many calls wait for that node, or for all nodes, as may do so (503).
         """
         record = channel.record
-        if self._remote is None or not isinstance(record, FollowedRecord):
+        if self._remote is None or not isinstance(record, FollowedRecord) or record.is_over:
             return await self.in_thread(function, *arguments)
         return await asyncio.wrap_future(self._remote.start(record.owner, function, *arguments))
 

@@ -85,7 +85,31 @@ def test_a_log_that_lapses_is_removed_by_the_clock_of_the_store(store: LogStore,
     assert store.tail("again") == EMPTY
 
 
-@pytest.mark.parametrize("name", sorted(name for name in STORES if name.startswith(("valkey", "redis"))))
+SERVERS = sorted(name for name in STORES if name.startswith(("valkey", "redis")))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_request_or_a_node_that_cannot_be_read_keeps_no_other_one_from_it(
+    name: str, clock: SettableClock, tmp_path: Path
+) -> None:
+    with STORES[name](tmp_path, clock) as store:
+        assert isinstance(store, ValkeyJournal)
+        for request in ("a", "bad", "c"):
+            store.enqueue(Request(request, "log"))
+        (body,) = store._request_keys(store._part_of("bad"), "n")[:1]
+        store._engine.run(body, lambda client: client.hset(body, "bad", b"\xc1"))
+        store.announce(NodeInfo("n"), 60)
+        says = store._nodes[1].encode()
+        store.announce(NodeInfo("odd"), 60)
+        store._engine.run(says, lambda client: client.hset(says, "odd", b"{"))
+        assert [claim.request.id for claim in store.claim("n", 10, 60)] == ["a", "c"]
+        assert [claim.request.id for claim in store.held("n")] == ["a", "c"]
+        view = store.view()
+        assert list(view.nodes) == ["n"]
+        assert view.held == {"n": 2}  # the damaged one is gone
+
+
+@pytest.mark.parametrize("name", SERVERS)
 def test_what_a_node_has_claimed_is_forgotten_when_it_has_been_dead_for_a_day(
     name: str, clock: SettableClock, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 import penstock
+from penstock.actors.agent.keeping import AgentKeeper, log_of
 from penstock.actors.stream.messages import Cancel
 from penstock.cluster.followed import FollowedRecord
 from penstock.errors import CallTimeout, NoOwner, StoreDamaged, StoreError
@@ -276,6 +277,22 @@ def test_a_watcher_that_fails_does_not_fail_the_thread_that_appends() -> None:
 
     store.watch("log", EMPTY, Failing())  # type: ignore[arg-type]
     assert store.append("log", EMPTY, mark) == mark.id
+
+
+def test_a_history_that_cannot_be_shortened_is_no_fault_of_the_thread_that_writes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = Rotten()
+    with nodes(1, store) as (one,):
+        writer = one._services.writer
+        assert writer is not None
+        keeper = AgentKeeper(writer, "bob", 5.0)
+        store.unreadable.add(log_of("bob"))
+        keeper.replace([{"role": "user", "content": "Hello"}])
+        eventually(lambda: store.tail(log_of("bob")).seq == 1)
+        assert writer.flush(5.0)
+        assert "history_not_compacted agent=bob error=StoreDamaged" in caplog.text
+        assert "store_callback_failed" not in caplog.text
 
 
 def test_a_stream_that_cannot_be_recovered_keeps_no_other_one_from_it(caplog: pytest.LogCaptureFixture) -> None:
