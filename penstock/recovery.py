@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.actors.agent.keeping import keep_interrupted
 from penstock.actors.call.record import CallRecord
-from penstock.actors.stream.heads import PastLog, read_log
+from penstock.actors.stream.heads import PastLog, StreamHead, read_log
 from penstock.actors.stream.keeping import revive
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.outcome import Outcome
@@ -17,13 +17,24 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoreWriter
 from penstock.config.logs import get_logger
 from penstock.config.options import RequestOptions
-from penstock.errors import Fenced, PenstockError, StoreDamaged, StreamInterrupted, StreamPoisoned
+from penstock.errors import (
+    Fenced,
+    PenstockError,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    StreamInterrupted,
+    StreamPoisoned,
+    SystemStopped,
+    describe_reason,
+)
 from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
-from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
+from penstock.ports import Append, ChatCall, Claim, Entry, EntryId, LogFrame, OwnerMark, next_epoch
 from penstock.services import Services
 
-__all__ = ["Recovered", "load_stream", "recover", "stored_record"]
+__all__ = ["Recovered", "load_stream", "opened_as", "recover", "stored_log", "stored_record"]
 
 _ALL: Final = 1_000_000
 _AT_ONCE: Final = 200  # ends in one transaction
@@ -31,11 +42,15 @@ _DELIVERIES: Final = 3  # after so many, a request is not begun again: it may be
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """How many streams were found that had not ended: those that failed, those that go on, those that are damaged."""
+    """How many streams were found that had not ended: those that failed, those that go on, those that are damaged.
+
+    ``unsettled``: those with which neither could be done now. They are tried again when the claim on them is over.
+    """
 
     failed: int = 0
     restarted: int = 0
     damaged: int = 0
+    unsettled: int = 0
 
 
 def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
@@ -44,19 +59,28 @@ def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
     Raises:
         StoreError: the store cannot be read, or the log is damaged.
     """
+    found = stored_log(services, stream_id)
+    if found is None or not found[0].is_ended:
+        return None
+    return stored_record(services, stream_id, found[0])
+
+
+def stored_log(services: Services, stream_id: str) -> tuple[PastLog, Sequence[Entry]] | None:
+    """The log of a stream that is in the store, with its entries; None if the store has none.
+
+    Raises:
+        StoreError: the store cannot be read, or the log is damaged.
+    """
     writer = services.writer
-    if writer is None or services.is_stopped:
+    if writer is None or services.is_stopped or not stream_id.isprintable():  # other logs have other names
         return None
     entries = writer.store.read(stream_id)
     if not entries:
         return None
     try:
-        past = read_log(stream_id, entries)
+        return read_log(stream_id, entries), entries
     except CodecError as error:
         raise StoreDamaged(writer.store.name, str(error)) from error
-    if not past.is_ended:
-        return None
-    return stored_record(services, stream_id, past)
 
 
 def stored_record(services: Services, stream_id: str, past: PastLog) -> StreamRecord:
@@ -67,18 +91,19 @@ def stored_record(services: Services, stream_id: str, past: PastLog) -> StreamRe
 
 
 def _record(services: Services, stream_id: str, past: PastLog, **how: Any) -> StreamRecord:
-    head = past.head
-    return StreamRecord(
-        services.runtime,
-        stream_id,
-        head.stream_options,
-        metadata=head.metadata,
-        on_orphan=head.on_orphan,
-        restart=head.restart,
-        loop_thread=services.loop_thread,
-        home=services,
-        **how,
-    )
+    return StreamRecord(services.runtime, stream_id, **opened_as(services, past.head), **how)
+
+
+def opened_as(services: Services, head: StreamHead) -> dict[str, Any]:
+    """The arguments of the `StreamRecord` of a stored stream, besides its runtime and its id."""
+    return {
+        "options": head.stream_options,
+        "metadata": head.metadata,
+        "on_orphan": head.on_orphan,
+        "restart": head.restart,
+        "loop_thread": services.loop_thread,
+        "home": services,
+    }
 
 
 def recover(
@@ -86,7 +111,8 @@ def recover(
 ) -> Recovered:
     """Find the streams that a former process has left, and end them or let them go on, by their ``on_interrupt``.
 
-    On a store that other processes write, a stream is left alone as long as its owner renews the claim on it.
+    On a store that other processes write, a stream is left alone as long as its owner renews the claim on it. A fault
+    of one stream is logged with its id, and keeps no other one from being recovered.
 
     Args:
         services: of the system that takes the streams over.
@@ -95,13 +121,14 @@ def recover(
         given: claims that the system has been given already; None claims what no node has.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read or written, whichever stream it is about.
+        SystemStopped: the system has ended meanwhile.
     """
     writer = services.writer
     if writer is None or services.is_stopped or services.is_draining:
         return Recovered()
     failed: list[tuple[Claim, PastLog]] = []
-    restarted = damaged = 0
+    restarted = damaged = unsettled = 0
     leases = writer.leases
     if given is None:
         given = writer.store.claim(writer.node, limit, 0.0 if leases is None else leases.seconds)
@@ -118,15 +145,24 @@ def recover(
             continue
         if past.is_ended:
             writer.store.release(writer.node, claim.request.id)
-        elif claim.deliveries <= max_deliveries and _begin_again(services, writer, claim, past):
+            continue
+        try:
+            is_begun = claim.deliveries <= max_deliveries and _begin_again(services, writer, claim, past)
+        except (StoreUnavailable, StoreClosed, SystemStopped):
+            raise
+        except Exception as error:
+            unsettled += _note_unsettled(stream_id, error)
+            continue
+        if is_begun:
             restarted += 1
         else:
             failed.append((claim, past))
-    ended = sum(
-        _end(services, writer, failed[first : first + _AT_ONCE], max_deliveries)
-        for first in range(0, len(failed), _AT_ONCE)
-    )
-    found = Recovered(ended, restarted, damaged)
+    ended = 0
+    for first in range(0, len(failed), _AT_ONCE):
+        some, left = _end(services, writer, failed[first : first + _AT_ONCE], max_deliveries)
+        ended += some
+        unsettled += left
+    found = Recovered(ended, restarted, damaged, unsettled)
     if found != Recovered():
         get_logger().warning("streams_recovered", **msgspec.structs.asdict(found))
     return found
@@ -135,47 +171,71 @@ def recover(
 # --- ending ----------------------------------------------------------------------------------------------------------
 
 
-def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]], max_deliveries: int) -> int:
-    """End streams by `StreamFailed`, in the store alone: nothing reads them yet. Returns how many.
+def _note_unsettled(stream_id: str, error: Exception) -> int:
+    """Log that a stream could neither be ended nor begun again; returns 1."""
+    is_ours = not isinstance(error, PenstockError)
+    get_logger(stream_id=stream_id).error(
+        "stream_not_recovered", reason=describe_reason(error), exc_info=error if is_ours else None
+    )
+    return 1
+
+
+def _end(
+    services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]], max_deliveries: int
+) -> tuple[int, int]:
+    """End streams by `StreamFailed`, in the store alone: nothing reads them yet.
+
+    Returns how many were ended, and how many could not be.
 
     One that was cancelled while it had no owner ends in `StreamCancelled`.
 
     One whose owner has written meanwhile is left alone.
     """
-    clock, node = services.runtime.clock, writer.node
     appends: list[Append] = []
+    ending: list[PastLog] = []
+    unsettled = 0
     for claim, past in left:
-        stream_id = claim.request.log
-        log = StreamLog(stream_id, past.head.metadata, 1 << 40)
-        log.replay(past.events)
-        outcome = Outcome(tool_calls=_calls(past))
-        if claim.is_cancelled:
-            log.cancel("cancelled while no process ran it", outcome, 0, clock.time())
-        elif past.head.redo is not None and claim.deliveries > max_deliveries:
-            log.fail(StreamPoisoned(stream_id, claim.deliveries - 1), outcome, 0, clock.time())
+        try:
+            appends += _end_of(services, writer, claim, past, max_deliveries)
+        except Exception as error:  # what the log says cannot be ended
+            unsettled += _note_unsettled(claim.request.log, error)
         else:
-            log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
-        terminal = log.terminal
-        assert terminal is not None
-        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), writer.number), 0), node, "takeover")
-        data = encode_events([terminal], past.head.metadata)
-        frame = LogFrame(EntryId(mark.id.epoch, terminal.seq), terminal.seq, data, True)
-        appends.append(Append(stream_id, past.tail, mark))
-        appends.append(Append(stream_id, mark.id, frame, closes=claim.request.id))
+            ending.append(past)
     answers = writer.store.append_all(appends)
-    for answer in answers:
-        if isinstance(answer, PenstockError):
-            raise answer
-    ended = [
-        past
-        for (_, past), append, answer in zip(left, appends[1::2], answers[1::2], strict=True)
-        if answer == append.entry.id
-    ]
-    for past in ended:
-        facts = past.head.facts.get("agent")
-        if facts is not None:
-            _keep_turn(services, writer, facts, past)
-    return len(ended)
+    ended = 0
+    for number, past in enumerate(ending):
+        append, found = appends[2 * number + 1], answers[2 * number : 2 * number + 2]
+        problem = next((answer for answer in found if isinstance(answer, PenstockError)), None)
+        if problem is not None:
+            unsettled += _note_unsettled(append.log, problem)
+        elif found[1] == append.entry.id:
+            ended += 1
+            facts = past.head.facts.get("agent")
+            if isinstance(facts, Mapping):
+                _keep_turn(services, writer, facts, past)
+    return ended, unsettled
+
+
+def _end_of(
+    services: Services, writer: StoreWriter, claim: Claim, past: PastLog, max_deliveries: int
+) -> tuple[Append, Append]:
+    """The owner mark and the terminal event by which a stream ends."""
+    clock, node, stream_id = services.runtime.clock, writer.node, claim.request.log
+    log = StreamLog(stream_id, past.head.metadata, 1 << 40)
+    log.replay(past.events)
+    outcome = Outcome(tool_calls=_calls(past))
+    if claim.is_cancelled:
+        log.cancel("cancelled while no process ran it", outcome, 0, clock.time())
+    elif past.head.redo is not None and claim.deliveries > max_deliveries:
+        log.fail(StreamPoisoned(stream_id, claim.deliveries - 1), outcome, 0, clock.time())
+    else:
+        log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
+    terminal = log.terminal
+    assert terminal is not None
+    mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), writer.number), 0), node, "takeover")
+    data = encode_events([terminal], past.head.metadata)
+    frame = LogFrame(EntryId(mark.id.epoch, terminal.seq), terminal.seq, data, True)
+    return Append(stream_id, past.tail, mark), Append(stream_id, mark.id, frame, closes=claim.request.id)
 
 
 def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any], past: PastLog) -> None:
@@ -188,7 +248,7 @@ def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any]
             text.append(event.text)
     try:
         keep_interrupted(writer, facts, "".join(text), services.runtime.clock.time())
-    except (StoreDamaged, Fenced, KeyError) as error:
+    except (StoreError, Fenced, LookupError, TypeError, ValueError) as error:
         get_logger(agent=str(facts.get("name"))).error("turn_not_stored", error=type(error).__name__)
 
 
@@ -214,8 +274,13 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
     stream_id = claim.request.log
     try:
         feed = _feed(services, redo)
-    except PenstockError as error:
-        get_logger(stream_id=stream_id).warning("stream_not_restarted", error=str(error))
+    except (
+        PenstockError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:  # it is not what was written, or is not allowed
+        get_logger(stream_id=stream_id).warning("stream_not_restarted", error=describe_reason(error))
         return False
 
     def make() -> StreamRecord:
@@ -225,6 +290,7 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         )
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)
+        record.restart_in = "paused" if past.head.is_paused else "idle"
         _reset(record, past)
         return record
 

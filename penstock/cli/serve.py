@@ -155,7 +155,8 @@ class Serve:
             if not self._is_for_programs(settings):
                 write_error(_instructions(url, settings.model(), has_keys=has_keys))
 
-        code = Workers(self.workers, name, listeners, ready).run()
+        drain_timeout = settings.gateway.drain_timeout
+        code = Workers(self.workers, name, listeners, ready, drain_timeout=drain_timeout).run()
         if not self._is_for_programs(settings):
             say("stopped")
         return code

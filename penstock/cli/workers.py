@@ -2,7 +2,7 @@
 
 The first process listens, and starts the others with its listening sockets and a channel: a worker says that clients
 can connect, and ends when the channel is closed, so that no worker outlives the first process. A worker that dies is
-started again, up to a limit.
+started again, up to a limit. One that has been told to end and does not is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _READY: Final = b"r"
 _RESTARTS: Final = 5  # of all workers together
 _PERIOD: Final = 60.0  # seconds
 _LOOK: Final = 0.2  # seconds between two looks whether a worker has died
-_LAST: Final = 30.0  # seconds for the others to end, after one could not start
+_LAST: Final = 30.0  # seconds to end, after the time-out of the drain; without it if a worker could not start
 _LONGEST: Final = 60  # characters of a node's name, so that the number has room
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -110,6 +110,9 @@ class Workers:
         listeners: that they share; closed at the end.
         ready: called once, when clients can connect to all of them.
         command: of a worker; None is this program's own, with its arguments.
+        drain_timeout: seconds that a worker may take for its drain. One that has not ended 30 seconds after that is
+            killed, and the exit code is 1.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -119,12 +122,18 @@ class Workers:
         listeners: Sequence[socket.socket],
         ready: Callable[[], object],
         command: Sequence[str] | None = None,
+        *,
+        drain_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = [f"{node[:_LONGEST]}-{number}" for number in range(1, count + 1)]
         self._listeners = listeners
         self._ready = ready
         self._command = command or [sys.executable, "-m", "penstock", *sys.argv[1:]]
+        self._drain_timeout = drain_timeout
+        self._clock = clock
         self._window = RestartWindow(_RESTARTS, _PERIOD)
+        self._until: float | None = None  # then those that have been told to end are killed
         self._processes: dict[str, _Process] = {}
         self._signals = 0
         self._has_failed = False
@@ -132,7 +141,9 @@ class Workers:
         self._code = 0
 
     def run(self) -> int:
-        """Run them; returns the exit code: 0, 128 plus the number of a second signal, or 1 after too many restarts.
+        """Run them; returns the exit code: 0, 128 plus the number of a second signal, or 1.
+
+        It is 1 after too many restarts, and if a worker had to be killed.
 
         Raises:
             CommandLineError: a worker has ended before clients could connect to all of them.
@@ -173,6 +184,8 @@ class Workers:
             while told < self._signals:
                 told += 1
                 self._tell(signal.SIGTERM)
+                self._note_end(0.0 if told > 1 else self._drain_timeout)
+            self._kill_late()
             for one in list(self._processes.values()):
                 code = one.process.poll()
                 if code is not None:
@@ -210,10 +223,11 @@ class Workers:
             self._tell(signal.SIGTERM)
             self._drain()
             raise CommandLineError(f"the worker {one.node} ended with code {code} before it served; see its messages")
-        if self._window.exceeded(time.monotonic()):
+        if self._window.exceeded(self._clock()):
             get_logger().error("workers_given_up", node=one.node, code=code, restarts=_RESTARTS, seconds=_PERIOD)
             self._has_failed = True
             self._tell(signal.SIGTERM)
+            self._note_end(self._drain_timeout)
             return
         get_logger().error("worker_ended", node=one.node, code=code)
         self._start(one.node)
@@ -223,12 +237,28 @@ class Workers:
             if one.process.poll() is None:
                 one.process.send_signal(number)
 
+    def _note_end(self, drain: float) -> None:
+        """Note when all must have ended that have been told to end now. A second signal ends the drains."""
+        until = self._clock() + drain + _LAST
+        self._until = until if self._until is None else min(self._until, until)
+
+    def _kill_late(self) -> None:
+        """Kill those that were told to end and have not in time: they hang, or ignore the signal."""
+        if self._until is None or self._clock() <= self._until:
+            return
+        self._until = None
+        for one in self._processes.values():
+            if one.process.poll() is None:
+                get_logger().error("worker_killed", node=one.node, drain_timeout=self._drain_timeout)
+                one.process.kill()
+                self._code = self._code or 1
+
     def _drain(self) -> None:
         """Wait until all have ended; those that have not in time, or when a signal comes, are killed."""
-        until = time.monotonic() + _LAST
+        until = self._clock() + _LAST
         for one in self._processes.values():
             while one.process.poll() is None:
-                if self._signals or time.monotonic() > until:
+                if self._signals or self._clock() > until:
                     one.process.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     one.process.wait(_LOOK)

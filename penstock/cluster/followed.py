@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from penstock.actors.stream.heads import PastLog
 from penstock.actors.stream.hub import UNOWNED
 from penstock.actors.stream.intake import Intake
@@ -20,10 +18,11 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.cluster.orders import answer_of, order_of
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
-from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreError, SystemStopped
+from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreDamaged, StoreError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
 from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
+from penstock.recovery import opened_as
 from penstock.services import Services
 
 __all__ = ["FollowedRecord"]
@@ -42,6 +41,7 @@ class FollowedRecord(StreamRecord):
 
     __slots__ = (
         "_closed",
+        "_is_cancelling",
         "_is_lost",
         "_lease",
         "_registration",
@@ -50,6 +50,7 @@ class FollowedRecord(StreamRecord):
         "missed_since",
         "owner",
         "told",
+        "untold_policy",
     )
 
     def __init__(
@@ -62,29 +63,22 @@ class FollowedRecord(StreamRecord):
         entries: Sequence[Entry],
     ) -> None:
         head = past.head
-        super().__init__(
-            services.runtime,
-            stream_id,
-            head.stream_options,
-            metadata=head.metadata,
-            on_orphan=head.on_orphan,
-            restart=head.restart,
-            loop_thread=services.loop_thread,
-            home=services,
-        )
+        super().__init__(services.runtime, stream_id, **opened_as(services, head))
         self._store = store
         self._lease = lease
         self._is_lost = False
         self._closed = False
+        self._is_cancelling = threading.Lock()
         self._registration: Registration | None = None
         self._written_by: list[tuple[int, int]] = []  # numbers of nodes; each with the first event that it wrote
         self.owner = ""  # the node that runs it, as far as is known
         self.told = ""  # the node that knows that there are readers here
+        self.untold_policy: OnOrphan | None = None  # the owner is to be told
         self.missed_since: float | None = None  # the store has lost the whole log
         self.remote = self
         revive(self, past)
         self.intake = _RemoteIntake(self)
-        self.state = "streaming" if past.events else "idle"
+        self.state = "paused" if head.is_paused else "streaming" if past.events else "idle"
         self.let_go = self.close
         for entry in entries:
             if isinstance(entry, LogFrame):
@@ -131,8 +125,7 @@ class FollowedRecord(StreamRecord):
                 else:
                     self._take_mark(entry)
         except CodecError as error:
-            get_logger(stream_id=self.stream_id).error("stored_log_damaged", error=str(error))
-            self._lose()
+            self._lose(StoreDamaged(self._store.name, str(error)))
         self.hub.announce()
 
     def _take_mark(self, mark: OwnerMark) -> None:
@@ -141,7 +134,10 @@ class FollowedRecord(StreamRecord):
         if mark.reason == "note" and self.head is not None:
             more = decode_value(mark.data) if mark.data else {}
             if isinstance(more, dict):
-                self.head = msgspec.structs.replace(self.head, facts={**self.head.facts, **more})
+                self.head = self.head.with_facts(more)
+                self.options = self.head.stream_options
+                if self.untold_policy is None:
+                    self.on_orphan = self.head.on_orphan
 
     def _take(self, frame: LogFrame) -> None:
         log = self.log
@@ -186,12 +182,17 @@ class FollowedRecord(StreamRecord):
         self.hub.announce()
 
     def failed(self, error: StoreError) -> None:
-        """Nothing: the store goes on by itself, and its state is seen elsewhere."""
+        """End it for the readers here if its log is damaged. Else the store goes on by itself; `view` shows it."""
+        if isinstance(error, StoreDamaged):
+            self._lose(error)
+            self.hub.announce()
 
-    def _lose(self) -> None:
-        """End for the readers here alone: the log goes on with other events than they had."""
+    def _lose(self, error: StoreDamaged | None = None) -> None:
+        """End for the readers here alone: the log goes on with other events than they had, or cannot be read."""
+        if error is not None and not self.is_over:
+            get_logger(stream_id=self.stream_id).error("stored_log_damaged", error=str(error))
         self._is_lost = True
-        self.finish(Cancel(error=Fenced(self.stream_id)))
+        self.finish(Cancel(error=error or Fenced(self.stream_id)))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -212,14 +213,16 @@ class FollowedRecord(StreamRecord):
         """Have it cancelled where it runs, in a thread. Other ends are decided there."""
         if not isinstance(ending, Cancel) or ending.error is not None:
             raise RunsElsewhere(self.stream_id, type(ending).__name__)
-        if self.is_over:
-            return False
+        if self.is_over or not self._is_cancelling.acquire(blocking=False):
+            return False  # one thread for each stream, however often it is cancelled
 
         def run() -> None:
             try:
                 self.ask(Cancel(ending.reason), self._lease + 1)
             except PenstockError as error:
                 get_logger(stream_id=self.stream_id).warning("not_cancelled", error=type(error).__name__)
+            finally:
+                self._is_cancelling.release()
 
         threading.Thread(target=run, name="penstock-cancel", daemon=True).start()
         return True
@@ -258,10 +261,15 @@ class FollowedRecord(StreamRecord):
             raise answer.error
         return answer.value
 
+    def send_orphan_policy(self, policy: OnOrphan, timeout: float | None = None) -> None:
+        """See `Remote.send_orphan_policy`. With a ``timeout`` it does not wait for an owner."""
+        limit = self._lease + 1 if timeout is None else timeout
+        self.order({"do": "orphan", "policy": policy}, limit, is_patient=timeout is None)
+        self.on_orphan, self.untold_policy = policy, None
+
     def set_orphan_policy(self, policy: OnOrphan) -> None:
-        """See `Remote.set_orphan_policy`."""
-        self.order({"do": "orphan", "policy": policy}, self._lease + 1)
-        self.on_orphan = policy
+        """Have the node tell the owner, within a heartbeat."""
+        self.on_orphan = self.untold_policy = policy
 
     def facts(self) -> Mapping[str, Any]:
         """See `Remote.facts`."""

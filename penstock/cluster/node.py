@@ -15,21 +15,20 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.cluster.followed import FollowedRecord
 from penstock.cluster.orders import carry_out
+from penstock.cluster.sharing import room_of, share_out
 from penstock.cluster.view import ClusterView, node_infos
 from penstock.config.cluster import ClusterOptions
 from penstock.config.logs import get_logger
-from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreDamaged, StoreError, describe_reason
+from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreError, describe_reason
 from penstock.events import TerminalEvent
-from penstock.events.codec import CodecError
 from penstock.ports import EMPTY, Claim, NodeInfo, Registration, StoreView
-from penstock.recovery import recover, stored_record
+from penstock.recovery import recover, stored_log, stored_record
 from penstock.services import Services
 
 __all__ = ["ClusterNode", "node_name"]
@@ -74,6 +73,7 @@ class ClusterNode:
         self._steady_since: float | None = None  # … each time since, without a failure
         self._look_at = 0.0
         self._is_closed = False
+        self._is_full = False  # it has as many streams as it may have
         self.on_forget: Callable[[str], object] = _ignore  # called when another node has had a stream forgotten
         self.wake: Callable[[], None] = _nothing  # has `tend` called soon
 
@@ -85,15 +85,10 @@ class ClusterNode:
         Raises:
             StoreError: the store cannot be read, or the log is damaged.
         """
-        if self.services.is_stopped or not stream_id.isprintable():  # other logs have other names
+        found = stored_log(self.services, stream_id)
+        if found is None:
             return None
-        entries = self.store.read(stream_id)
-        if not entries:
-            return None
-        try:
-            past = read_log(stream_id, entries)
-        except CodecError as error:
-            raise StoreDamaged(self.store.name, str(error)) from error
+        past, entries = found
         if past.is_ended:
             return stored_record(self.services, stream_id, past)
         record = FollowedRecord(self.services, stream_id, past, self.store, self.options.lease, entries)
@@ -185,29 +180,44 @@ class ClusterNode:
         since = self._steady_since
         if since is None or self._now() - since < self.options.lease:
             return
-        limit = _TAKEN_AT_ONCE
-        if self.options.capacity:
-            limit = min(limit, self.options.capacity - self.services.streams.totals().active)
-        if limit <= 0:
+        limit = self._room(_TAKEN_AT_ONCE)
+        self._note_full(is_full=limit == 0)
+        if not limit:
             return
         try:
             self.take_over(None, limit)
         except StoreError as error:
             get_logger().warning("streams_not_taken_over", store=self.store.name, error=type(error).__name__)
 
+    def _room(self, most: int) -> int:
+        return room_of(self.options.capacity, self.services.streams.totals().active, most)
+
+    def _note_full(self, *, is_full: bool) -> None:
+        """Say once that the node takes nothing over, until it does so again."""
+        if is_full and not self._is_full:
+            get_logger().warning("node_full", node=self.name, capacity=self.options.capacity)
+        self._is_full = is_full
+
     def take_over(self, given: Sequence[Claim] | None = None, limit: int = _TAKEN_AT_ONCE) -> None:
         """Take over streams that have no living owner, or ``given`` ones."""
         recover(self.services, limit=limit, max_deliveries=self.options.max_deliveries, given=given)
 
     def _take_given(self) -> None:
-        """Take over the streams that other nodes have handed to this one. One that drains leaves them to the lease."""
+        """Take over the streams that other nodes have handed to this one.
+
+        One that drains leaves them to the lease: another node finds them when that is over. So does a full one with
+        those for which it has no room.
+        """
         if self.is_draining:
             return
         leases = self.writer.leases
         assert leases is not None
         given = [claim for claim in self.store.held(self.name) if not leases.has(claim.request.id)]
-        if given:
-            self.take_over(given)
+        room = self._room(len(given))
+        if room < len(given):
+            get_logger().warning("streams_not_taken_over", node=self.name, full=True, streams=len(given) - room)
+        if room:
+            self.take_over(given[:room])
 
     # --- the desk's ----------------------------------------------------------------------------------------------
 
@@ -276,11 +286,14 @@ class ClusterNode:
             record.hub.sweep()
             owner = record.owner
             has_readers = record.hub.subscribers > 0
-            told = owner if has_readers else ""
-            if told != record.told and owner not in silent:
+            told, policy = owner if has_readers else "", record.untold_policy
+            if (told != record.told or policy is not None) and owner not in silent:
                 order = {"do": "readers", "node": self.name, "on": has_readers}
                 try:
-                    record.order(order, self.options.heartbeat, is_patient=False)
+                    if policy is not None:  # before the owner may need it, as there are no readers any more
+                        record.send_orphan_policy(policy, self.options.heartbeat)
+                    if told != record.told:
+                        record.order(order, self.options.heartbeat, is_patient=False)
                 except (CallTimeout, NoOwner):  # a store may look for an owner all the time that it is given
                     silent.add(owner)
                 except PenstockError:
@@ -334,19 +347,18 @@ class ClusterNode:
     def drain(self, timeout: float) -> int:
         """Take no more streams, and hand those that can begin again elsewhere to other nodes; returns how many.
 
-        Others go on here. Harmless if it has been done.
+        Others go on here, and so do those for which no node has room. Harmless if it has been done.
         """
         self.is_draining = True
         with contextlib.suppress(StoreError):
             self._announce()
         records = [record for record in self.services.streams.running() if _can_move(record)]
-        targets = self._targets() if records else []
-        if not targets:
-            return 0
+        targets = self._targets(len(records))
+        if len(targets) < len(records):
+            get_logger().warning("streams_not_handed_over", streams=len(records) - len(targets), of=len(records))
         until = time.monotonic() + timeout
         moving: list[tuple[StreamRecord, str]] = []
-        for index, record in enumerate(records):
-            target = targets[index % len(targets)]
+        for record, target in zip(records, targets, strict=False):
             assert record.stored is not None
             record.stored.hand_over(to=target)
             moving.append((record, target))
@@ -358,14 +370,16 @@ class ClusterNode:
                 self.store.command(_own_log(target), b"", max(0.1, until - time.monotonic()))
         return count
 
-    def _targets(self) -> list[str]:
-        """The living nodes that take streams over, those with the fewest first."""
+    def _targets(self, count: int) -> list[str]:
+        """The living nodes that take so many streams over, one for each stream; fewer if there is no more room."""
+        if not count:
+            return []
         try:
             view = self.store.view()
         except StoreError:
             return []
-        nodes = [info for info in view.nodes.values() if info.node != self.name and not info.is_draining]
-        return [info.node for info in sorted(nodes, key=lambda info: info.streams)]
+        nodes = view.nodes.values()
+        return share_out(count, [info for info in nodes if info.node != self.name and not info.is_draining])
 
     def _hand(self, record: StreamRecord, target: str, until: float) -> bool:
         stored = record.stored

@@ -95,7 +95,7 @@ def _do(
             limit = order["timeout"]
             stream.process_tokens(order["texts"], None if limit is None else float(limit))
         case "orphan":
-            record.on_orphan = order["policy"]
+            record.set_orphan_policy(order["policy"])
         case "facts":
             return {"statistics": msgspec.to_builtins(record.statistics(), enc_hook=repr)}
         case name if name in _MESSAGES:

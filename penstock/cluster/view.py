@@ -22,7 +22,7 @@ class ClusterNodeInfo(msgspec.Struct, frozen=True, kw_only=True):
         is_draining: it takes no streams over.
         streams: how many it runs, by its own word; 0 if it is dead.
         held: how many requests it has claimed.
-        capacity: how many streams of others it takes over; 0: no limit.
+        capacity: with so many streams it takes none over from others; 0: no limit.
         address: where it is reached; may be empty.
         facts: anything else that it says: ``followed``, ``waiting`` (events not stored yet), ``store_failing``.
     """

@@ -63,7 +63,7 @@ class ClusterOptions(Options):
         lease: a node that has not been heard of for so long has lost its streams, 0.05 … 600 s.
         heartbeat: how often a node is heard of, 0.01 … 200 s, at most a third of ``lease``.
         reap: how often a node looks for streams without a living owner, 0.01 … 200 s.
-        capacity: how many streams the node takes over from others, besides its own; 0: no limit; at most 10**6.
+        capacity: a node that runs so many streams takes none over from others; 0: no limit; at most 10**6.
         advertise: where a balancer or people reach the node, for the view of the cluster; up to 256 characters.
         max_deliveries: a request that so many nodes have begun, and none has ended, is not begun again, 1 … 100.
         share_limits: whether the limits on requests and tokens a minute count the requests of all nodes together.

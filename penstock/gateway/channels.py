@@ -165,9 +165,11 @@ class Channel:
     def set_orphan_policy(self, policy: OnOrphan) -> None:
         """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
         if self.record.remote is not None:
-            self.record.remote.set_orphan_policy(policy)
+            self.record.remote.send_orphan_policy(policy)
         elif self.record.on_orphan == self.on_orphan:
-            self.record.on_orphan = policy
+            self.record.set_orphan_policy(policy)
+        else:
+            self.record.keep(on_orphan=policy)
         self.on_orphan = policy
 
     def linger_unread(self) -> None:

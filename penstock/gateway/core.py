@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from penstock.cluster.followed import FollowedRecord
 from penstock.cluster.node import ClusterNode
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
@@ -25,7 +26,8 @@ from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
-from penstock.gateway.shared_tickets import SharedTickets
+from penstock.gateway.remote_calls import RemoteCalls
+from penstock.gateway.shared_tickets import Misses, SharedTickets
 from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
@@ -55,6 +57,13 @@ _TOO_MANY_READERS: Final = Problem(
 )
 
 
+_TOO_MANY_TICKETS: Final = Problem(
+    status=429,
+    type="rate_limit_error",
+    code="too_many_tickets",
+    message="Too many tickets that are not valid are tried. Try again.",
+    retry_after=1.0,
+)
 _REVOKED: Final = Problem(
     status=401, type="authentication_error", code="key_revoked", message="The API key has been revoked."
 )
@@ -129,6 +138,7 @@ class GatewayCore:
         self.idempotency: Once[tuple[str, bytes]] = Once()
         self.shared_once: SharedOnce | None = None  # the same for all nodes of a cluster
         self.shared_tickets: SharedTickets | None = None
+        self._misses = Misses()
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
@@ -139,6 +149,7 @@ class GatewayCore:
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._remote: RemoteCalls | None = None  # in a cluster
         self._sweeper: asyncio.Task[None] | None = None
 
     # --- start and stop ------------------------------------------------------------------------------------------
@@ -155,6 +166,7 @@ class GatewayCore:
             self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
             if (node := self.system._node) is not None:
+                self._remote = RemoteCalls()
                 node.on_forget = partial(self._forget_response, loop)
                 self.shared_once = SharedOnce(node.store, node.name, node.writer.number)
                 self.shared_tickets = SharedTickets(node.store, node.name, node.writer.number)
@@ -234,6 +246,8 @@ class GatewayCore:
             self._ticker.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._remote is not None:
+            self._remote.close()
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
@@ -311,6 +325,18 @@ class GatewayCore:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
 
+    async def where_it_runs(self, channel: Channel, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that waits for the process of a stream. If that is on another node, the gateway's threads do
+        not wait for it.
+
+        Raises:
+            RequestRefused: as many calls wait for that node, or for all nodes, as may do so (503).
+        """
+        record = channel.record
+        if self._remote is None or not isinstance(record, FollowedRecord) or record.is_over:
+            return await self.in_thread(function, *arguments)
+        return await asyncio.wrap_future(self._remote.start(record.owner, function, *arguments))
+
     def run_apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that may last longer than the request for it. It is cancelled when the gateway is closed."""
         task = asyncio.get_running_loop().create_task(work)
@@ -376,23 +402,45 @@ class GatewayCore:
 
         The first use of one that was made here is noted in the store, so that the other nodes take it later.
 
+        A text that is no ticket, or was looked for in vain before, costs the store nothing.
+
         Raises:
             StoreError: the store cannot be read.
+            RequestRefused: too many tickets are looked for in vain (429).
         """
-        if self.shared_tickets is None or self.guard.has_used_ticket(ticket):
+        guard, shared = self.guard, self.shared_tickets
+        if shared is None or not guard.is_ticket(ticket) or guard.has_used_ticket(ticket):
             return
-        is_own = self.guard.knows_ticket(ticket)
+        is_own = guard.knows_ticket(ticket)
+        if not is_own and self._misses.has(ticket, stream_id):
+            return
+        if not is_own and not self._misses.admits(self.ticker.loop.time()):
+            raise RequestRefused(_TOO_MANY_TICKETS)
         try:
-            key_id = await self.in_thread(self.shared_tickets.find, ticket, stream_id)
+            key_id = await self.in_thread(shared.find, ticket, stream_id)
         except StoreError:
             if is_own:
                 return  # it is good here
             raise
         if key_id is not None:
-            self.guard.adopt_ticket(ticket, stream_id, key_id)
+            guard.adopt_ticket(ticket, stream_id, key_id)
+            if not is_own:
+                self._misses.found()
+        elif not is_own:
+            self._misses.add(ticket, stream_id)
 
     async def forget(self, channel: Channel) -> None:
-        """Have an ended stream forgotten: here, in the store, and by all nodes."""
+        """Have an ended stream forgotten: here, in the store, and by all nodes.
+
+        Raises:
+            RequestRefused: as many calls wait for other nodes as may do so (503). Nothing is forgotten.
+            StoreError: the store does not work.
+        """
+        if self._remote is not None:
+            told = self._remote.start("", _forget_stored, self.system, channel.stream_id)
+            self.channels.forget(channel)
+            await asyncio.wrap_future(told)
+            return
         self.channels.forget(channel)
         if self.channels.has_store:
             await self.in_thread(_forget_stored, self.system, channel.stream_id)

@@ -59,7 +59,7 @@ class Embedded:
                 check_on_orphan(on_disconnect)
             except OptionError as error:
                 raise OptionError("on_disconnect", on_disconnect, f"{error.allowed} | a function | None") from None
-            stream._record.on_orphan = on_disconnect
+            stream._record.set_orphan_policy(on_disconnect)
         self.protocol: Protocol = PROTOCOLS[protocol]
         self.options = options if options is not None else GatewayOptions()
         self.record: StreamRecord = stream._record

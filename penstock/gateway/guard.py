@@ -31,6 +31,7 @@ _EXPOSED: Final = (
 )
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _FIRST_USE: Final = 60.0
+_TICKET: Final = re.compile(r"[A-Za-z0-9_-]{32}")  # 24 bytes in Base64
 _MOST_TICKETS: Final = 100_000
 
 
@@ -197,6 +198,11 @@ class Guard:
             raise RequestRefused(_unauthorised("This ticket is not valid for this stream."))
         found.until = None
         return self.present(found.key)
+
+    @staticmethod
+    def is_ticket(text: str) -> bool:
+        """Whether a text has the form of a ticket, so that it may be one."""
+        return _TICKET.fullmatch(text) is not None
 
     def knows_ticket(self, ticket: str) -> bool:
         """Whether a ticket was made, or has been used, here."""

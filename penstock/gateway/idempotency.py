@@ -8,15 +8,15 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from penstock.errors import StoreError
-from penstock.events.codec import decode_value, encode_value
+from penstock.errors import StoreDamaged, StoreError
+from penstock.events.codec import CodecError, decode_value, encode_value
 from penstock.gateway.problems import Problem, RequestRefused
-from penstock.ports import EMPTY, EntryId, LogFrame, LogStore, OwnerMark, next_epoch
+from penstock.ports import EMPTY, Append, Entry, EntryId, LogFrame, LogStore, OwnerMark, next_epoch
 
 __all__ = ["Once", "SharedOnce"]
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 _KEPT: Final = 10_000
 _SECONDS: Final = 86_400.0
 _PATIENCE: Final = 30.0
+_BEGUN, _TAKEN_BACK = "open", "failed"  # reasons of marks
+_TAKEN_BACK_FOR: Final = 60.0  # seconds that a log is kept of which nothing is left but this
 _LOOK: Final = 0.05  # seconds between two looks whether another node has opened the stream
 
 
@@ -79,12 +81,13 @@ class Once(Generic[T]):
 
 
 class _Begun(msgspec.Struct, frozen=True):
-    """The request is made by this node. ``mark``: its entry. ``stream_id``: of the stream, also if it is repeated.
+    """The request is made by this node. ``tail``: of its log, its own mark. ``stream_id``: of the stream, also if it is
+    repeated.
 
     ``is_left``: it was begun before, by a node that may have opened the stream.
     """
 
-    mark: EntryId
+    tail: EntryId
     stream_id: str
     is_left: bool
 
@@ -92,8 +95,9 @@ class _Begun(msgspec.Struct, frozen=True):
 class SharedOnce:
     """Requests that are carried out once by all nodes of a cluster: the first entry of a log decides which one does.
 
-    A node that dies meanwhile is followed by one that waits; it finds the stream by its id, or opens it. What is kept
-    expires with the logs of ended streams.
+    A node that dies meanwhile is followed by one that waits; it finds the stream by its id, or opens it. An answer
+    expires as the logs of ended streams do, a day after the request at the latest if no node has answered it. A node
+    takes back only its own mark, and only if no other one has followed it.
 
     Args:
         store: that the nodes share.
@@ -170,7 +174,7 @@ class SharedOnce:
             if data is None:
                 data = await run(found.stream_id)
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(in_thread(self._store.forget, log)))
+            await asyncio.shield(asyncio.ensure_future(in_thread(self._take_back, log, found)))
             raise
         await in_thread(self._end, log, found, data)
         return found.stream_id, data, is_new
@@ -178,16 +182,26 @@ class SharedOnce:
     def _look(self, log: str, said: Mapping[str, Any]) -> _Begun | tuple[str, bytes] | str:
         """What has become of a request: it is this node's now; or its stream and answer; or the stream it will have."""
         entries = self._store.read(log)
-        if not entries:
-            return self._begin(log, EMPTY, said, is_left=False) or said["stream_id"]
-        first, last = decode_value(entries[0].data), entries[-1]
+        if not entries or _is_taken_back(entries[-1]):
+            tail = entries[-1].id if entries else EMPTY
+            return self._begin(log, tail, said, is_left=False) or str(said["stream_id"])
+        first, last = self._said(log, entries), entries[-1]
         if first["digest"] != said["digest"]:
             raise _reused()
         if isinstance(last, LogFrame):
-            return first["stream_id"], last.data
+            return str(first["stream_id"]), last.data
         if self._is_left(log, last.node):
             return self._begin(log, last.id, first, is_left=True) or str(first["stream_id"])
         return str(first["stream_id"])
+
+    def _said(self, log: str, entries: Sequence[Entry]) -> Mapping[str, Any]:
+        """What the node has said that has begun the request as it is now."""
+        marks = [entry for entry in entries if isinstance(entry, OwnerMark) and entry.reason == _BEGUN]
+        try:
+            found = decode_value(marks[-1].data)
+            return {"digest": found["digest"], "stream_id": found["stream_id"]}
+        except (CodecError, LookupError, TypeError) as error:
+            raise StoreDamaged(self._store.name, f"log {log!r} is not that of a request") from error
 
     def _is_left(self, log: str, node: str) -> bool:
         """Whether nothing makes a request any more: its node has died, or could not say that it has failed."""
@@ -197,17 +211,32 @@ class SharedOnce:
         return node not in self._store.view().nodes
 
     def _begin(self, log: str, tail: EntryId, said: Mapping[str, Any], *, is_left: bool) -> _Begun | None:
-        id = EntryId(next_epoch(tail, time.time(), self._number), 0)
-        mark = OwnerMark(id, self._node, "open", encode_value(said))
+        mark = self._mark(tail, _BEGUN, encode_value(said))
         with self._lock:  # before the entry is there for another thread
             self._running[log] += 1
         is_ours = False
         try:
-            is_ours = self._store.append(log, tail, mark) == id
+            is_ours = self._append(log, tail, mark, _SECONDS)
+            if is_ours and not is_left and tail != EMPTY:
+                self._store.trim(log, mark.id)  # what was taken back, so that the log does not grow
         finally:
             if not is_ours:
                 self._leave(log)
-        return _Begun(id, said["stream_id"], is_left) if is_ours else None
+        return _Begun(mark.id, str(said["stream_id"]), is_left) if is_ours else None
+
+    def _mark(self, tail: EntryId, reason: str, data: bytes = b"") -> OwnerMark:
+        return OwnerMark(EntryId(next_epoch(tail, time.time(), self._number), 0), self._node, reason, data)
+
+    def _append(self, log: str, tail: EntryId, entry: Entry, lapses: float = 0.0) -> bool:
+        """Append an entry, if nothing has come after ``tail``; returns whether it is there."""
+        (answer,) = self._store.append_all([Append(log, tail, entry, lapses=lapses)])
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer == entry.id
+
+    def _take_back(self, log: str, begun: _Begun) -> None:
+        """Let others make a request that has failed here, unless one does already."""
+        self._append(log, begun.tail, self._mark(begun.tail, _TAKEN_BACK), _TAKEN_BACK_FOR)
 
     def _leave(self, log: str) -> None:
         with self._lock:
@@ -217,7 +246,11 @@ class SharedOnce:
 
     def _end(self, log: str, begun: _Begun, data: bytes) -> None:
         with contextlib.suppress(StoreError):  # the stream is there, and others find it by its id
-            self._store.append(log, begun.mark, LogFrame(EntryId(begun.mark.epoch, 1), 1, data, is_last=True))
+            self._append(log, begun.tail, LogFrame(EntryId(begun.tail.epoch, 1), 1, data, is_last=True))
+
+
+def _is_taken_back(entry: Entry) -> bool:
+    return isinstance(entry, OwnerMark) and entry.reason == _TAKEN_BACK
 
 
 _IN_USE: Final = Problem(

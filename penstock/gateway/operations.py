@@ -82,7 +82,7 @@ def _command(name: str) -> Operation:
     async def run(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
         channel = await _channel(socket, message)
         body = {key: value for key, value in message.items() if key not in ("op", "ref", "sid")}
-        result = await socket.call.gateway.in_thread(prepare(name, channel, body))
+        result = await socket.call.gateway.where_it_runs(channel, prepare(name, channel, body))
         return {"sid": channel.stream_id, "state": channel.stream.state, **(result or {})}
 
     return run

@@ -148,7 +148,7 @@ class ResponsesConnection(WebSocket):
         for name, lane in list(self._lanes.items()):
             if lane.channel.stream_id == response_id:
                 try:
-                    await self.gateway.in_thread(lane.channel.stream.cancel, reason)
+                    await self.gateway.where_it_runs(lane.channel, lane.channel.stream.cancel, reason)
                 except PenstockError as error:  # it goes on
                     note_unstopped(lane.channel, error)
                     self._do(self._book.not_stopped(name, response_id, problem_of(error)))

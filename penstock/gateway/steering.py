@@ -124,7 +124,7 @@ async def _successor_of(steered: Steered) -> Channel:
 
 async def _succeed(call: HttpCall, channel: Channel, steered: Steered) -> Channel:
     try:
-        await call.gateway.in_thread(channel.stream.cancel, STEERED)
+        await call.gateway.where_it_runs(channel, channel.stream.cancel, STEERED)
     except PenstockError as error:
         note_unstopped(channel, error)
         raise

@@ -168,6 +168,9 @@ class Append(msgspec.Struct, frozen=True, gc=False):
             harm if the append is repeated.
         node: holds that request.
         closes: the id of a request to end if the entry is stored, whichever node holds it.
+        lapses: if the entry is stored, the log is removed so many seconds later by the store's clock, whether it has
+            ended or not. A later append with ``lapses``, or with the last frame, counts instead. 0: it is not. Never
+            used on a stream's log.
     """
 
     log: str
@@ -176,6 +179,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     opens: Request | None = None
     node: str = ""
     closes: str = ""
+    lapses: float = 0.0
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -272,7 +276,10 @@ class LogWatcher(Protocol):
         """Note that the store has lost entries that were given: its log ends at ``tail``, and goes on from there."""
 
     def failed(self, error: StoreError) -> None:
-        """Note that the store does not answer. The watch goes on by itself when it answers again."""
+        """Note that the store does not answer. The watch goes on by itself when it answers again.
+
+        After `StoreDamaged` it does not: an entry cannot be read, and the watch has ended.
+        """
 
 
 class Registration(Protocol):

@@ -107,9 +107,8 @@ def _shift(client: Any, prefix: str, seconds: float) -> None:
                 client.zadd(key, {member: score - seconds * 1000})
         elif name.startswith(f"{prefix}:lim:"):
             client.set(key, f"{float(client.get(key)) - seconds * 1e6:.0f}", keepttl=True)
-        elif name.startswith(f"{prefix}:cancel:"):
-            left = client.pttl(key) - round(seconds * 1000)
-            client.pexpire(key, max(left, 0))
+        elif name.startswith((f"{prefix}:cancel:", f"{prefix}:log:")) and (left := client.pttl(key)) >= 0:
+            client.pexpire(key, max(left - round(seconds * 1000), 0))
 
 
 def _valkey(directory: Path, clock: SettableClock) -> Opened:

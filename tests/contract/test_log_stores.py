@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreClosed, StoreError
 from penstock.ports import (
     EMPTY,
@@ -57,6 +58,77 @@ def test_a_store_is_what_the_port_says(store: LogStore) -> None:
     assert isinstance(store, LogStore)
     assert store.durability in ("async", "sync")
     assert store.name
+
+
+def test_a_log_that_lapses_is_removed_by_the_clock_of_the_store(store: LogStore, clock: SettableClock) -> None:
+    tails = {}
+    for log, lapses in (("short", 2.0), ("again", 2.0), ("ended", 2.0), ("kept", 0.0)):
+        (tails[log],) = store.append_all([Append(log, EMPTY, mark(1), lapses=lapses)])
+        assert tails[log] == EntryId(1, 0)
+    clock.advance(1.0)
+    assert list(store.read("short")) == [mark(1)]
+    assert store.append_all([Append("again", EntryId(1, 0), mark(2), lapses=10.0)]) == [EntryId(2, 0)]
+    assert store.append("ended", EntryId(1, 0), frame(1, 1, 1, is_last=True)) == EntryId(1, 1)
+    assert store.append("short", EntryId(1, 0), frame(1, 1, 1)) == EntryId(1, 1)  # it lapses nevertheless
+    clock.advance(1.5)
+    assert {log: store.tail(log).seq or store.tail(log).epoch for log in tails} == {
+        "short": 0,
+        "again": 2,
+        "ended": 1,
+        "kept": 1,
+    }
+    assert list(store.read("short")) == []
+    assert not store.forget("short")
+    assert store.append("short", EMPTY, mark(3)) == EntryId(3, 0)  # it is another log
+    clock.advance(10.0)
+    assert store.tail("short") == EntryId(3, 0)
+    assert store.tail("again") == EMPTY
+
+
+SERVERS = sorted(name for name in STORES if name.startswith(("valkey", "redis")))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_request_or_a_node_that_cannot_be_read_keeps_no_other_one_from_it(
+    name: str, clock: SettableClock, tmp_path: Path
+) -> None:
+    with STORES[name](tmp_path, clock) as store:
+        assert isinstance(store, ValkeyJournal)
+        for request in ("a", "bad", "c"):
+            store.enqueue(Request(request, "log"))
+        (body,) = store._request_keys(store._part_of("bad"), "n")[:1]
+        store._engine.run(body, lambda client: client.hset(body, "bad", b"\xc1"))
+        store.announce(NodeInfo("n"), 60)
+        says = store._nodes[1].encode()
+        store.announce(NodeInfo("odd"), 60)
+        store._engine.run(says, lambda client: client.hset(says, "odd", b"{"))
+        assert [claim.request.id for claim in store.claim("n", 10, 60)] == ["a", "c"]
+        assert [claim.request.id for claim in store.held("n")] == ["a", "c"]
+        view = store.view()
+        assert list(view.nodes) == ["n"]
+        assert view.held == {"n": 2}  # the damaged one is gone
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_a_node_has_claimed_is_forgotten_when_it_has_been_dead_for_a_day(
+    name: str, clock: SettableClock, tmp_path: Path
+) -> None:
+    day = 86_400_000
+    with STORES[name](tmp_path, clock) as store:
+        assert isinstance(store, ValkeyJournal)
+        (key,) = store._request_keys(store._part_of("r"), "dead")[4:]
+
+        def left() -> int:
+            return int(store._engine.run(key, lambda client: client.pttl(key)))
+
+        assert store.enqueue(Request("r", "log"), "dead")
+        assert day - 60_000 < left() <= day
+        store._engine.run(key, lambda client: client.pexpire(key, 5_000))
+        assert store.keep("dead", ["r"]) == ["r"]
+        assert left() > day - 60_000
+        clock.advance(20)
+        assert [claim.request.id for claim in store.claim("other", 5, 10)] == ["r"]
+        assert 0 < left() <= day  # it still names the request, and goes by itself
 
 
 def test_a_log_that_is_not_there_is_empty(store: LogStore) -> None:

@@ -19,7 +19,7 @@ from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCompleted, StreamFailed, StreamReset, TokenEvent
-from penstock.ports import LogFrame, OwnerMark
+from penstock.ports import EMPTY, EntryId, LogFrame, OwnerMark
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
@@ -345,3 +345,12 @@ def test_a_request_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -
             end = list(system.stream("c").events(after=0))[-1]
     assert isinstance(end, StreamFailed)
     assert isinstance(end.error, penstock.StreamInterrupted)
+
+
+def test_the_log_of_an_agent_is_no_stream(tmp_path: Path) -> None:
+    with penstock.System(Settings(), journal=penstock.SqliteJournal(tmp_path / "a.db")) as system:
+        mark = OwnerMark(EntryId(1 << 10, 0), "n")
+        assert system._services.writer is not None
+        system._services.writer.store.append("agent\x1fbob", EMPTY, mark)
+        with pytest.raises(penstock.StreamNotFound):
+            system.stream("agent\x1fbob")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -34,10 +35,20 @@ sys.exit(3)
 """
 
 
+DEAF = """
+import json, os, signal, socket, sys
+if sys.argv[1] == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+socket.socket(fileno=json.loads(os.environ["WORKER_OF_PENSTOCK"])["channel"]).sendall(b"r")
+while True:
+    signal.pause()
+"""
+
+
 def stubborn(tmp_path: Path) -> Workers:
     """Two workers: the first one ends with code 3 once the second one has begun, which does not end by SIGTERM."""
     command = [sys.executable, "-c", STUBBORN, str(tmp_path / "begun")]
-    return Workers(2, "w", [], lambda: None, command)
+    return Workers(2, "w", [], lambda: None, command, drain_timeout=30.0)
 
 
 def test_a_worker_that_does_not_end_when_another_could_not_start_is_killed(
@@ -65,6 +76,49 @@ def test_a_signal_ends_that_wait(tmp_path: Path) -> None:
     assert [one.process.returncode for one in found._processes.values()] == [-signal.SIGKILL]
 
 
+class Clock:
+    """Goes on by 5 seconds whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 5.0
+        return self.now
+
+
+@pytest.mark.parametrize(("signals", "limit"), [(1, 100.0), (2, 30.0)])
+def test_a_worker_that_ignores_the_signal_is_killed_30_seconds_after_the_limit_of_its_drain(
+    signals: int, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, killed = Clock(), []
+    kill = subprocess.Popen.kill
+
+    def noting(process: subprocess.Popen[bytes]) -> None:
+        killed.append(clock.now)
+        kill(process)
+
+    monkeypatch.setattr(subprocess.Popen, "kill", noting)
+
+    def ready() -> None:
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            clock.now = 0.0
+
+    command = [sys.executable, "-c", DEAF, "deaf"]
+    found = Workers(2, "w", [], ready, command, drain_timeout=70.0, clock=clock)
+    assert found.run() == (1 if signals == 1 else 128 + signal.SIGTERM)
+    assert len(killed) >= 2
+    assert limit < killed[0] <= limit + 30
+
+
+def test_a_worker_that_ends_by_the_signal_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(subprocess.Popen, "kill")
+    command = [sys.executable, "-c", DEAF, "hears"]
+    found = Workers(2, "w", [], lambda: os.kill(os.getpid(), signal.SIGTERM), command, drain_timeout=70.0)
+    assert found.run() == 0
+
+
 def test_what_a_worker_starts_is_no_worker() -> None:
     ours, theirs = socket.socketpair()
     told = json.dumps({"node": "w-1", "listeners": [], "channel": theirs.detach()})
@@ -79,7 +133,7 @@ def test_what_a_worker_starts_is_no_worker() -> None:
 
 
 def test_the_names_of_workers_are_names_of_nodes() -> None:
-    found = Workers(256, "n" * 64, [], lambda: None)
+    found = Workers(256, "n" * 64, [], lambda: None, drain_timeout=30.0)
     found._close()
     for name in found._names:
         assert ClusterOptions(node=name).node == name

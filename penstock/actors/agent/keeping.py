@@ -90,12 +90,18 @@ class AgentKeeper:
         """Remove what a whole history has made needless. Called by the writer's thread."""
         if self._all_at is not None and seq >= self._all_at:
             self._all_at = None
-            frames = (entry for entry in self._store.read(log_of(self._name)) if isinstance(entry, LogFrame))
-            first = max((frame.first for frame in frames if _ALL in _whats(frame)), default=0)
-            ids = [entry.id for entry in self._store.read(log_of(self._name)) if isinstance(entry, LogFrame)]
-            found = next((id for id in ids if id.seq >= first), None)
-            if found is not None:
-                self._store.trim(log_of(self._name), found)
+            try:
+                self._compact()
+            except (StoreError, CodecError) as error:  # the writer's thread has other logs to write
+                get_logger(agent=self._name).warning("history_not_compacted", error=type(error).__name__)
+
+    def _compact(self) -> None:
+        frames = (entry for entry in self._store.read(log_of(self._name)) if isinstance(entry, LogFrame))
+        first = max((frame.first for frame in frames if _ALL in _whats(frame)), default=0)
+        ids = [entry.id for entry in self._store.read(log_of(self._name)) if isinstance(entry, LogFrame)]
+        found = next((id for id in ids if id.seq >= first), None)
+        if found is not None:
+            self._store.trim(log_of(self._name), found)
 
 
 def _whats(frame: LogFrame) -> list[str]:

@@ -48,6 +48,7 @@ from penstock.actors.runtime.transitions import (
 from penstock.actors.stream.delivery import Delivery
 from penstock.actors.stream.direct import DirectEmitter
 from penstock.actors.stream.emitting import FLUSH
+from penstock.actors.stream.heads import kept_options
 from penstock.actors.stream.messages import (
     JOINED,
     OVERDUE,
@@ -99,6 +100,8 @@ class TokenStream(DirectEmitter):
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
+        if record.restart_in == "paused":  # it was where it ran before
+            return self._stay_paused()
         if not self._intake.wait_for(1, epoch) or self._ending is not None:
             self.actor_inbox.put(PUSHED)
         return Next("idle")
@@ -112,15 +115,18 @@ class TokenStream(DirectEmitter):
         if self._bucket is not None:  # how much the previous actor emitted is not known: assume the most
             self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
         if before == "paused":
-            record.restart_in = "paused"
-            record.enter("paused", "restart", self.runtime.clock.monotonic())
-            return Next("paused")
+            return self._stay_paused()
         if before == "error":  # the error was the crash (`auto_restart`), so it recovers in any case
             record.enter("error", "restart", self.runtime.clock.monotonic())
             return Next("error", state_timeout(self._options.error_recovery_delay))
         record.enter("idle", "restart", self.runtime.clock.monotonic())
         self.actor_inbox.put(OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
+
+    def _stay_paused(self) -> Next:
+        self._stream.restart_in = "paused"
+        self._stream.enter("paused", "restart", self.runtime.clock.monotonic())
+        return Next("paused")
 
     @property
     def made_by(self) -> str:
@@ -237,12 +243,14 @@ class TokenStream(DirectEmitter):
     def _pause(self, event: Call) -> Transition:
         if self._state != "paused":
             self._before_pause = self._state
+            self._stream.keep(paused=True)
         self._stream.restart_in = "paused"
         self._intake.do_not_wake(self._epoch)
         return self._to("paused", cancel_timeout(FLUSH), answer(event.reply_to))
 
     def _resume(self, event: Call) -> Transition:
         self._stream.restart_in = "idle"
+        self._stream.keep(paused=False)
         self._stream.note_release()
         before = self._before_pause
         if before == "error":
@@ -258,6 +266,7 @@ class TokenStream(DirectEmitter):
             return Keep(answer_error(event.reply_to, error))
         self._set_rhythm(options)
         self._options = self._stream.options = options
+        self._stream.keep(options=kept_options(options))
         self._intake.change(options)
         self._log.retain_bytes = options.retain_bytes
         if self._state == "paused":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.config.checks import check_on_orphan
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import OptionError
 from penstock.events import Event, FrozenDict, StreamCancelled, StreamCompleted, StreamFailed
@@ -31,7 +33,7 @@ class StreamHead(msgspec.Struct, frozen=True, kw_only=True):
         options: of `StreamOptions`, without a tokenizer.
         on_orphan, restart: as for `System.open_stream`.
         redo: how its call is made again (see `penstock.recovery`); None: it cannot be.
-        facts: what came later: ``gateway``, ``resume`` …
+        facts: what came later: ``gateway``, ``response`` … Those of `with_facts` say how the stream goes on.
     """
 
     sse_epoch: str
@@ -46,6 +48,27 @@ class StreamHead(msgspec.Struct, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """As bytes, for the owner mark that begins the log."""
         return encode_value({"v": _VERSION, **msgspec.structs.asdict(self)})
+
+    def with_facts(self, facts: Mapping[str, Any]) -> StreamHead:
+        """The same with further facts.
+
+        ``options`` and ``on_orphan`` take the place of those that the stream was opened with; ``paused`` says whether
+        it is. What is not allowed is left out.
+        """
+        options, on_orphan = facts.get("options"), facts.get("on_orphan")
+        changes: dict[str, Any] = {"facts": {**self.facts, **facts}}
+        if isinstance(options, Mapping):
+            changes["options"] = options
+        if on_orphan is not None:
+            with contextlib.suppress(OptionError):
+                check_on_orphan(on_orphan)
+                changes["on_orphan"] = on_orphan
+        return msgspec.structs.replace(self, **changes)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the stream was paused, and has not been resumed."""
+        return self.facts.get("paused") is True
 
     @property
     def stream_options(self) -> StreamOptions:
@@ -99,7 +122,7 @@ def read_log(stream_id: str, entries: Sequence[Entry]) -> PastLog:
     if not entries or isinstance(entries[0], LogFrame):
         raise CodecError(f"the log of stream {stream_id!r} does not begin with an owner mark")
     head = _head(entries[0].data)
-    facts = dict(head.facts)
+    facts: dict[str, Any] = {}
     events: list[Event] = []
     for entry in entries[1:]:
         if not isinstance(entry, LogFrame):
@@ -112,7 +135,7 @@ def read_log(stream_id: str, entries: Sequence[Entry]) -> PastLog:
         events += decode_events(entry.data, stream_id, head.metadata)
         if len(events) != entry.id.seq:
             raise CodecError(f"the log of stream {stream_id!r} has {len(events)} events where {entry.id.seq} belong")
-    return PastLog(msgspec.structs.replace(head, facts=facts), events, entries[-1].id)
+    return PastLog(head.with_facts(facts), events, entries[-1].id)
 
 
 def _head(data: bytes) -> StreamHead:

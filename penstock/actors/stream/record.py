@@ -111,8 +111,8 @@ class Remote(Protocol):
         """
         raise NotImplementedError
 
-    def set_orphan_policy(self, policy: OnOrphan) -> None:
-        """Set there what happens when the last reader leaves."""
+    def send_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set there what happens when the last reader leaves. Raises as `ask` does."""
 
     def facts(self) -> Mapping[str, Any]:
         """What that node knows of the stream: ``state``, ``statistics`` …; empty if it does not answer."""
@@ -321,6 +321,16 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
             if self.counters.first_delivery is not None:
                 self._source = found
         return found
+
+    def keep(self, **facts: Any) -> None:
+        """Let a stored log say how the stream goes on where it is taken over; see `StreamHead.with_facts`."""
+        if self.stored is not None and not self.is_over:
+            self.stored.note(**facts)
+
+    def set_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set what happens when the last reader leaves, here and where it is taken over. Never waits."""
+        self.on_orphan = policy
+        self.keep(on_orphan=policy)
 
     # --- the end -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,12 +10,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from penstock.config.checks import check_number
-from penstock.errors import CallTimeout, NoOwner, OptionError, StoreError
-from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo, Registration
+from penstock.config.logs import get_logger
+from penstock.errors import CallTimeout, NoOwner, OptionError, StoreDamaged, StoreError
+from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogFrame, LogWatcher, NodeInfo, Registration
 
 __all__ = [
     "Cancels",
     "Commands",
+    "Lapses",
     "LogWatch",
     "LogWatches",
     "Nodes",
@@ -71,8 +74,13 @@ class LogWatch:
                 self._has_news = False
                 if not self._is_closed:
                     self._give()
+            except StoreDamaged as error:  # the log cannot be read on, however often it is tried
+                self.close()
+                self._watcher.failed(error)
             except StoreError as error:
                 self._watcher.failed(error)
+            except Exception as error:  # of one watcher; it is no fault of the thread that appends
+                get_logger().error("store_subscriber_failed", error=type(error).__name__, exc_info=error)
             finally:
                 self._lock.release()
 
@@ -246,6 +254,44 @@ class Cancels:
         return self._until.get(log, 0.0) > self._clock.monotonic()
 
 
+class Lapses:
+    """The logs that are to be removed at a time; see `Append.lapses`. Any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []  # with entries that do not count any more
+
+    def note(self, append: Append) -> None:
+        """Note what an append that is stored says about the removal of its log."""
+        is_end = isinstance(append.entry, LogFrame) and append.entry.is_last
+        with self._lock:
+            if append.lapses:
+                until = self._until[append.log] = self._clock.monotonic() + append.lapses
+                heapq.heappush(self._heap, (until, append.log))
+            elif is_end:
+                self._until.pop(append.log, None)
+
+    def forget(self, log: str) -> None:
+        """Note that a log has been removed."""
+        self._until.pop(log, None)
+
+    def take_due(self) -> list[str]:
+        """The logs that are to be removed now, once."""
+        found: list[str] = []
+        if not self._heap:
+            return found
+        with self._lock:
+            now = self._clock.monotonic()
+            while self._heap and self._heap[0][0] <= now:
+                until, log = heapq.heappop(self._heap)
+                if self._until.get(log) == until:
+                    del self._until[log]
+                    found.append(log)
+        return found
+
+
 class WithinProcess:
     """The part of a log store that needs no engine, where only one process writes: watches, commands, limits, nodes.
 
@@ -260,6 +306,7 @@ class WithinProcess:
         self._cancels = Cancels(clock)
         self._limits = SharedLimits(clock)
         self._nodes = Nodes(clock)
+        self._lapses = Lapses(clock)
 
     def _check_open(self) -> None:
         """Raise a `StoreError` if the store has been closed, or cannot be used in this process."""

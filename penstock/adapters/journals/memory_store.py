@@ -119,6 +119,7 @@ class MemoryLogStore(WithinProcess):
             check_append(append)
         with self._lock:
             self._check_open()
+            self._remove_lapsed()
             answers = [self._append(append) for append in appends]
             counts = self._counts
             stored = sum(answer == append.entry.id for answer, append in zip(answers, appends, strict=True))
@@ -151,6 +152,7 @@ class MemoryLogStore(WithinProcess):
         log.entries.append(entry)
         log.bytes += size
         self._bytes += size
+        self._lapses.note(append)
         if isinstance(entry, LogFrame) and entry.is_last:
             log.is_ended = True
             self._ended[append.log] = None
@@ -167,6 +169,7 @@ class MemoryLogStore(WithinProcess):
         """Read a log; see `penstock.ports.LogStore.read`."""
         with self._lock:
             self._check_open()
+            self._remove_lapsed()
             found = self._logs.get(log)
             if found is None:
                 return []
@@ -177,6 +180,7 @@ class MemoryLogStore(WithinProcess):
         """The tail of a log; see `penstock.ports.LogStore.tail`."""
         with self._lock:
             self._check_open()
+            self._remove_lapsed()
             found = self._logs.get(log)
             return EMPTY if found is None else found.tail
 
@@ -198,6 +202,7 @@ class MemoryLogStore(WithinProcess):
         """Remove a log; see `penstock.ports.LogStore.forget`."""
         with self._lock:
             self._check_open()
+            self._remove_lapsed()
             is_known = self._forget(log)
         self._watches.changed(log)
         return is_known
@@ -205,8 +210,13 @@ class MemoryLogStore(WithinProcess):
     def _forget(self, log: str) -> bool:
         found = self._logs.pop(log, None)
         self._ended.pop(log, None)
+        self._lapses.forget(log)
         self._bytes -= 0 if found is None else found.bytes
         return found is not None
+
+    def _remove_lapsed(self) -> None:
+        for log in self._lapses.take_due():
+            self._forget(log)
 
     def rewind(self, log: str, tail: EntryId) -> None:
         """Lose the entries after ``tail``, as an engine may that comes back without its last second. For tests."""

@@ -222,6 +222,7 @@ class SqliteJournal(WithinProcess):
         """Append entries in one transaction; see `penstock.ports.LogStore.append_all`."""
         for append in appends:
             check_append(append)
+        self._remove_lapsed()
         bytes_before, logs_before = self._bytes, self._logs
         try:
             with self._writing() as connection:
@@ -231,7 +232,10 @@ class SqliteJournal(WithinProcess):
             self._bytes, self._logs = bytes_before, logs_before
             self._ids.clear()  # a log that was begun may not be there
             raise
-        stored = [append.log for append, answer in zip(appends, answers, strict=True) if answer == append.entry.id]
+        kept = [append for append, answer in zip(appends, answers, strict=True) if answer == append.entry.id]
+        for append in kept:
+            self._lapses.note(append)
+        stored = [append.log for append in kept]
         counts = self._counts
         self._counts = msgspec.structs.replace(
             counts,
@@ -258,8 +262,9 @@ class SqliteJournal(WithinProcess):
             columns = (at.epoch, at.seq, None, False, entry.node, entry.reason, data, crc)
         log_id, answer = self._add(connection, append, columns)
         if answer == at:
-            if is_last:
-                connection.execute(_END_LOG, (self._clock.time(), log_id))
+            if is_last or append.lapses:
+                until = append.lapses - self._keep if append.lapses else 0.0  # also if another process opens the file
+                connection.execute(_END_LOG, (self._clock.time() + until, log_id))
                 self._ids.pop(log, None)
             if append.opens is not None:
                 self._enqueue(connection, append.opens, append.node)
@@ -302,6 +307,7 @@ class SqliteJournal(WithinProcess):
 
     def read(self, log: str, after: EntryId = EMPTY, limit: int | None = None) -> Sequence[Entry]:
         """Read a log; see `penstock.ports.LogStore.read`."""
+        self._remove_lapsed()
         rows = self._select(
             "SELECT entry.epoch, entry.seq, first, is_last, node, reason, data, crc FROM entry"
             " JOIN log ON entry.log = log.id WHERE name = ? AND (entry.epoch, entry.seq) > (?, ?)"
@@ -330,6 +336,7 @@ class SqliteJournal(WithinProcess):
 
     def tail(self, log: str) -> EntryId:
         """The tail of a log; see `penstock.ports.LogStore.tail`."""
+        self._remove_lapsed()
         rows = self._select(_TAIL, (log,))
         return EntryId(*rows[0]) if rows else EMPTY
 
@@ -355,6 +362,10 @@ class SqliteJournal(WithinProcess):
         self._removed(found)
         self._watches.changed(log)
         return bool(found)
+
+    def _remove_lapsed(self) -> None:
+        for log in self._lapses.take_due():
+            self.forget(log)
 
     def _remove(self, connection: sqlite3.Connection, logs: Sequence[tuple[int, int]]) -> None:
         for log, _ in logs:

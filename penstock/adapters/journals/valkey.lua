@@ -14,7 +14,7 @@ end
 -- --- logs ------------------------------------------------------------------------------------------------------------
 
 -- Append an entry behind the tail that is expected; answers 1, or the tail if it is another one.
-local function append(log, message, is_published, keep)
+local function append(log, message, is_published, keep, lapses)
   local _, last, expected, id, field = string.find(message, '^([%d-]+) ([%d-]+) (.)')
   local found = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   local tail = found and found[1] or '0-0'
@@ -28,7 +28,9 @@ local function append(log, message, is_published, keep)
     return tail
   end
   redis.call('XADD', log, id, field, string.sub(message, last + 1))
-  if field == 'l' then
+  if lapses and lapses ~= '0' then
+    redis.call('PEXPIRE', log, lapses)
+  elseif field == 'l' then
     redis.call('PEXPIRE', log, keep)
   end
   if is_published then
@@ -38,11 +40,14 @@ local function append(log, message, is_published, keep)
 end
 
 -- Append an entry to each key, in order. Arguments: a message for each ('expected id field', and at once the value), 1 to
--- publish them now, and for how many milliseconds a log is kept after its end. Answers in the same order.
+-- publish them now, for how many milliseconds a log is kept after its end, and, if a log is to be removed whether it ends or
+-- not, after how many for each, '0': it is not. Answers in the same order.
 define('append', function(keys, args)
   local answers, count = {}, #keys
   for index = 1, count do
-    local is_done, answer = pcall(append, keys[index], args[index], args[count + 1] == '1', args[count + 2])
+    local is_done, answer = pcall(
+      append, keys[index], args[index], args[count + 1] == '1', args[count + 2], args[count + 2 + index]
+    )
     if not is_done and type(answer) ~= 'table' then
       answer = {err = 'ERR ' .. tostring(answer)}
     end
@@ -108,6 +113,7 @@ local function hold(keys, mine, record, node)
   redis.call('ZREM', keys[3], record.id)
   redis.call('ZADD', keys[4], string.format('%.0f', micros() / 1000), record.id)
   redis.call('SADD', mine, record.id)
+  redis.call('PEXPIRE', mine, 86400000)  -- of a node that has died; a living one renews its claims
 end
 
 local function remove(keys, id)
@@ -206,6 +212,7 @@ define('keep', function(keys, args)
   end
   if #kept > 0 then
     redis.call('ZADD', keys[4], 'XX', unpack(scores))
+    redis.call('PEXPIRE', keys[5], 86400000)
   end
   return kept
 end)

@@ -20,7 +20,8 @@ from penstock.adapters.journals.valkey_entries import id_text, read_entry
 from penstock.adapters.journals.valkey_follower import Follower
 from penstock.adapters.journals.valkey_listener import Listener
 from penstock.config.checks import check_choice, check_number
-from penstock.errors import OptionError, StoreDamaged, StoreError
+from penstock.config.logs import get_logger
+from penstock.errors import OptionError, StoreError
 from penstock.ports import (
     EMPTY,
     NODE_NUMBERS,
@@ -270,8 +271,10 @@ class ValkeyJournal:
         for _, id, deliveries, body in sorted(found, key=lambda one: int(one[0])):
             try:
                 log, data = _decode_request(body)
-            except msgspec.MsgspecError as error:
-                raise StoreDamaged(self.name, "a request is not what was written") from error
+            except msgspec.MsgspecError:  # it can never be carried out, and must not keep the others from it
+                get_logger().error("stored_request_damaged", store=self.name, request=id.decode(errors="replace"))
+                self._engine.call("finish", self._request_keys(self._part_of(id.decode()), ""), id)
+                continue
             claims.append(Claim(Request(id.decode(), log, data), deliveries, self._is_cancelled(log)))
         return claims
 
@@ -350,7 +353,12 @@ class ValkeyJournal:
 
     def view(self) -> StoreView:
         """The nodes; see `penstock.ports.LogStore.view`. Looks at all requests."""
-        infos = [_decode_node(said) for said in self._engine.call("living", self._nodes)]
+        infos = []
+        for said in self._engine.call("living", self._nodes):
+            try:
+                infos.append(_decode_node(said))
+            except msgspec.MsgspecError:
+                get_logger().warning("node_not_understood", store=self.name)
         held: dict[str, int] = {}
         for part in range(self._parts):
             flat = self._engine.call("counts", self._request_keys(part, ""))

@@ -110,8 +110,10 @@ class Appender:
         ending = (b"0" if self._is_sync else b"1", self._keep)
         commands: list[tuple[Any, ...]] = []
         for first in range(0, len(batch), self._at_once):
-            some = keys[first : first + self._at_once]
-            commands.append(("FCALL", function, len(some), *some, *messages[first : first + self._at_once], *ending))
+            some, of = keys[first : first + self._at_once], batch[first : first + self._at_once]
+            lapses = [b"%d" % round(append.lapses * 1000) for append in of] if any(one.lapses for one in of) else []
+            sent = messages[first : first + self._at_once]
+            commands.append(("FCALL", function, len(some), *some, *sent, *ending, *lapses))
         if self._is_sync:
             commands.append(self._waiting)
         answered = self._engine.pipeline(home, commands)

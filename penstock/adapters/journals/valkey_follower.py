@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from penstock.adapters.journals.valkey_entries import read_news
-from penstock.errors import StoreError
+from penstock.errors import StoreDamaged, StoreError
 from penstock.ports import EMPTY, Entry, EntryId, LogWatcher
 
 __all__ = ["Follower"]
@@ -48,10 +50,17 @@ class Follower:
             try:
                 while not self._is_closed and self._give_page():
                     pass
+            except StoreDamaged as error:
+                self._end(error)
             except StoreError as error:
                 self._watcher.failed(error)
                 return False
             return True
+
+    def _end(self, error: StoreDamaged) -> None:
+        """End the watch: the log cannot be read on, however often it is tried."""
+        self.close()
+        self._watcher.failed(error)
 
     def _give_page(self) -> bool:
         """Give some entries; returns whether there may be more."""
@@ -81,7 +90,10 @@ class Follower:
         """Give the entry that is published, and what is missing before it."""
         if self._is_closed:
             return True
-        news = read_news(data)
+        try:
+            news = read_news(data)
+        except (ValueError, msgspec.MsgspecError):
+            return self.ready()  # the log says whether it is as bad as the message
         entry = news.entry
         with self._lock:
             if entry is None:

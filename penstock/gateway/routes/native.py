@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -90,7 +92,10 @@ async def show(call: HttpCall) -> None:
     channel = await _channel(call)
     info = stream_info(channel.record)
     remote = channel.record.remote
-    there = {} if remote is None else await call.gateway.in_thread(remote.facts)
+    there: Mapping[str, Any] = {}
+    if remote is not None:
+        with suppress(RequestRefused):  # the node is busy: as if it did not answer
+            there = await call.gateway.where_it_runs(channel, remote.facts)
     fields = _shown(channel) | {
         "metadata": dict(channel.stream.metadata),
         "source": info.source,
@@ -144,7 +149,8 @@ async def command(call: HttpCall) -> None:
     """Carry out the command that the path ends with."""
     body = await call.exchange.json(optional=True)
     channel = await _channel(call)
-    result = await call.gateway.in_thread(prepare(call.exchange.path.rpartition("/")[2], channel, body))
+    command = prepare(call.exchange.path.rpartition("/")[2], channel, body)
+    result = await call.gateway.where_it_runs(channel, command)
     fields = {"stream_id": channel.stream_id, "state": channel.stream.state}
     await call.exchange.respond(200, encode(fields | dict(result or {})))
 
@@ -165,7 +171,7 @@ async def decide(call: HttpCall) -> None:
 async def delete(call: HttpCall) -> None:
     """Cancel it if it runs, and forget it."""
     channel = await _channel(call)
-    await call.gateway.in_thread(channel.stream.cancel, "deleted by a client")
+    await call.gateway.where_it_runs(channel, channel.stream.cancel, "deleted by a client")
     await call.gateway.forget(channel)
     await call.exchange.respond(204, b"")
 

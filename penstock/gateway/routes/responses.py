@@ -57,7 +57,7 @@ async def cancel(call: HttpCall) -> None:
     stored = await _find(call)
     channel = stored.channel
     if channel is not None and not channel.record.is_over:
-        await call.gateway.in_thread(channel.stream.cancel, "cancelled by the client")
+        await call.gateway.where_it_runs(channel, channel.stream.cancel, "cancelled by the client")
     await call.exchange.respond(200, encode(await stored.now()))
 
 
@@ -67,7 +67,7 @@ async def delete(call: HttpCall) -> None:
     response_id = call.exchange.params["response_id"]
     channel = stored.channel
     if channel is not None:
-        await call.gateway.in_thread(channel.stream.cancel, "deleted by the client")
+        await call.gateway.where_it_runs(channel, channel.stream.cancel, "deleted by the client")
         await call.gateway.forget(channel)
     call.gateway.responses.forget(response_id)
     await call.exchange.respond(200, encode({"id": response_id, "object": "response", "deleted": True}))

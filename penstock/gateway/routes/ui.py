@@ -55,7 +55,7 @@ async def stop(call: HttpCall) -> None:
     await call.exchange.json(optional=True)
     channel = _under_way(call)
     if channel is not None:
-        await call.gateway.in_thread(channel.stream.cancel, "stopped by the user")
+        await call.gateway.where_it_runs(channel, channel.stream.cancel, "stopped by the user")
     await call.exchange.respond(204, b"")
 
 

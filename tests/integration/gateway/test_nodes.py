@@ -25,6 +25,7 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
+from tests.contract.log_stores import SettableClock
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, served
 from tests.unit.cluster.nodes import OPTIONS, Link, SharedStore, node_of
 
@@ -32,8 +33,10 @@ SLOW = Answer("".join(f"word{number} " for number in range(200)), tokens_per_sec
 
 
 @contextlib.contextmanager
-def gateways(script: Script, count: int = 2, *, keys: str | None = None, **changes: Any) -> Iterator[list[Served]]:
-    store = SharedStore()
+def gateways(
+    script: Script, count: int = 2, *, keys: str | None = None, store: SharedStore | None = None, **changes: Any
+) -> Iterator[list[Served]]:
+    store = store or SharedStore()
     with contextlib.ExitStack() as stack:
         provider = stack.enter_context(LoopbackProvider(script))
         settings = Settings(providers={"openai": ProviderOptions(base_url=provider.base_url, model="m")})
@@ -98,6 +101,41 @@ def test_commands_to_any_gateway_reach_the_stream() -> None:
             assert gateway.get(f"/v1/streams/{fed}").status_code == 404
 
 
+def test_commands_to_a_node_that_hangs_hold_up_neither_the_routes_nor_the_commands_to_others() -> None:
+    with gateways(Script([SLOW]), 3) as (frozen, here, other):
+        assert frozen.post("/v1/streams", {"stream_id": "s"}).status_code == 201
+        assert other.post("/v1/streams", {"stream_id": "o"}).status_code == 201
+        assert [here.get(f"/v1/streams/{name}").status_code for name in "so"] == [200, 200]
+        link, thawed, waiting = here.system._journal, threading.Event(), threading.Semaphore(0)
+        send = link.command  # type: ignore[union-attr]
+
+        def command(log: str, data: bytes, timeout: float) -> bytes:
+            if log != "o":
+                waiting.release()
+                assert thawed.wait(PATIENCE)
+            return bytes(send(log, data, timeout))
+
+        link.command = command  # type: ignore[union-attr, method-assign]
+        with ThreadPoolExecutor(20) as pool:
+            asked = [pool.submit(here.post, "/v1/streams/s/pause") for _ in range(12)]
+            asked += [pool.submit(here.request, "DELETE", "/v1/streams/s") for _ in range(4)]
+            for _ in range(4):
+                assert waiting.acquire(timeout=PATIENCE)
+            eventually(lambda: sum(each.done() for each in asked) == 12)
+            refused = [each.result() for each in asked if each.done()]
+            assert {(one.status_code, one.json()["error"]["code"]) for one in refused} == {(503, "busy")}
+            assert refused[0].headers["retry-after"] == "1"
+            assert here.gateway._remote is not None
+            assert here.gateway._remote.refused == 12
+            assert here.post("/v1/streams", {"stream_id": "own"}).status_code == 201
+            assert here.get("/metrics").status_code == here.get("/v1/cluster").status_code == 200
+            assert here.post("/v1/streams/own/pause").json()["state"] == "paused"
+            assert here.post("/v1/streams/o/pause").json()["state"] == "paused"
+            assert here.get("/v1/streams/s").json()["runs"] == "elsewhere"  # without what its node would say
+            thawed.set()
+        assert here.post("/v1/streams/o/resume").status_code == 200
+
+
 def test_another_key_neither_reads_nor_commands_a_stream_by_the_other_gateway(tmp_path: Path) -> None:
     keys = [new_key(name) for name in ("ann", "bob")]
     KeyFile(tmp_path / "keys").write([made for _, made in keys])
@@ -131,21 +169,69 @@ def test_a_ticket_of_one_gateway_opens_the_stream_at_the_other(tmp_path: Path) -
         assert two.get(url + "x").status_code == 401
 
 
-def test_a_ticket_that_was_used_where_it_was_made_is_good_at_the_other_a_minute_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, made = new_key("ann")
-    KeyFile(tmp_path / "keys").write([made])
-    with gateways(Script([SLOW]), keys=str(tmp_path / "keys")) as (one, two):
-        headers = {"authorization": f"Bearer {key}"}
-        one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
-        one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
+def test_a_ticket_that_was_used_where_it_was_made_is_good_at_the_other_a_minute_later(tmp_path: Path) -> None:
+    with ticketed(tmp_path) as (one, two, clock, headers):
         used, unused = (one.post("/v1/streams/s/tickets", headers=headers).json()["url"] for _ in range(2))
         assert one.get(used).status_code == 200
-        later = SimpleNamespace(time=lambda: time.time() + 61)
-        monkeypatch.setattr("penstock.gateway.shared_tickets.time", later)
+        clock.advance(61)
         assert two.get(used).status_code == 200  # a browser that connects again
         assert two.get(unused).status_code == 401
+
+
+@pytest.mark.parametrize("skew", [-86_400, 86_400])
+def test_the_age_of_a_ticket_does_not_depend_on_the_clocks_of_the_nodes(
+    skew: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ticketed(tmp_path) as (one, two, clock, headers):
+        early, late = (one.post("/v1/streams/s/tickets", headers=headers).json()["url"] for _ in range(2))
+        monkeypatch.setattr("penstock.gateway.shared_tickets.time", SimpleNamespace(time=lambda: time.time() + skew))
+        clock.advance(59)
+        assert two.get(early).status_code == 200
+        clock.advance(2)
+        assert two.get(late).status_code == 401
+
+
+def test_what_is_no_ticket_costs_the_store_nothing_and_guesses_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ticketed(tmp_path) as (one, two, _, headers):
+        link, reads = two.system._journal, []
+        read_log = link.read  # type: ignore[union-attr]
+
+        def noting(log: str, *arguments: Any, **named: Any) -> Any:
+            if log.startswith("ticket"):
+                reads.append(log)
+            return read_log(log, *arguments, **named)
+
+        link.read = noting  # type: ignore[union-attr, method-assign]
+        for garbage in ("", "x", "a" * 31, "a" * 33, "a" * 31 + "!", "a" * 31 + "\n", "a" * 5_000, "\u00e9" * 32):
+            assert two.get("/v1/streams/s/events", params={"ticket": garbage}).status_code == 401
+        assert reads == []
+        monkeypatch.setattr(two.gateway._misses, "_per_second", 3)
+        admits = two.gateway._misses.admits
+        monkeypatch.setattr(two.gateway._misses, "admits", lambda now: admits(1_000.0))  # all in one second
+        for guess in (0, 1, 1, 0, 2):
+            assert two.get("/v1/streams/s/events", params={"ticket": f"{guess:032}"}).status_code == 401
+        assert len(reads) == 3
+        refused = two.get("/v1/streams/s/events", params={"ticket": f"{3:032}"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_tickets")
+        assert two.gateway._misses.refused == 1
+        assert len(reads) == 3
+        monkeypatch.undo()
+        url = one.post("/v1/streams/s/tickets", headers=headers).json()["url"]
+        assert two.get(url).status_code == 200
+
+
+@contextlib.contextmanager
+def ticketed(tmp_path: Path) -> Iterator[tuple[Served, Served, SettableClock, dict[str, str]]]:
+    """Two gateways, the clock of their store, the headers of a key, and its stream ``s``, which has ended."""
+    key, made = new_key("ann")
+    KeyFile(tmp_path / "keys").write([made])
+    clock, headers = SettableClock(), {"authorization": f"Bearer {key}"}
+    with gateways(Script([SLOW]), keys=str(tmp_path / "keys"), store=SharedStore(clock=clock)) as (one, two):
+        one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
+        one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
+        yield one, two, clock, headers
 
 
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:

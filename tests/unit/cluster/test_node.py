@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.messages import Cancel, Complete
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.cluster import ClusterOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.gateway.embedding import Embedded
+from penstock.ports import Claim, NodeInfo, Request
 from penstock.testing import eventually
 from tests.unit.cluster.nodes import EAGER, LEASE, SharedStore, node_of, nodes
 
@@ -110,6 +113,34 @@ def test_commands_reach_the_owner(pair: list[penstock.System]) -> None:
         there.process_token("late")
     with pytest.raises(penstock.StreamClosed):
         there.pause()
+
+
+@pytest.mark.parametrize("here", [0, 1])
+def test_a_resume_does_the_same_on_every_node(here: int) -> None:
+    with LoopbackProvider(Script([Answer("One answer.")])) as provider, nodes(2) as systems:
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        systems[0].open_stream("by-hand", EAGER)
+        systems[0].chat("m", "Hello", stream_id="asked", options=EAGER.replace(rate_limit=0.001), **how)
+        for name in ("by-hand", "asked"):
+            stream = systems[here].stream(name)
+            stream.pause()
+            owned = systems[0].stream(name)._record
+            if name == "by-hand":
+                stream.process_tokens(["held ", "back"])
+            else:
+                stream.set_options(rate_limit=None)
+            before = owned.log.last_seq
+            assert owned.state == "paused"
+            stream.resume()
+            if name == "by-hand":
+                stream.stop()
+            events = list(stream.events(after=0))
+            assert isinstance(events[-1], StreamCompleted)
+            assert events[-1].text == ("held back" if name == "by-hand" else "One answer.")
+            assert not any(isinstance(event, StreamReset) for event in events)
+            assert owned.log.last_seq > before
+            assert owned.counters.restarts == 0
+        assert len(provider.requests) == 1
 
 
 def test_a_stop_and_a_reset_reach_the_owner(pair: list[penstock.System]) -> None:
@@ -219,6 +250,38 @@ def test_a_stream_that_ended_on_a_node_that_was_gone_has_moved_for_its_readers(p
     end = events[-1]
     assert isinstance(end, StreamFailed)
     assert isinstance(end.error, penstock.Fenced)
+
+
+def test_what_was_set_since_a_stream_was_opened_holds_where_it_is_taken_over() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider, nodes(3) as (one, two, three):
+        node_of(three).is_draining = True  # it takes nothing over
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "cancel"}
+        asked = one.chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, **how)
+        there = three.stream("s")
+        reader = there.events(after=0)
+        eventually(lambda: asked._record.log.last_seq > 3)
+        there.set_options(batch_size=7, flush_interval=0.25)
+        there._record.remote.send_orphan_policy(60)  # type: ignore[union-attr]
+        there.pause()
+        eventually(lambda: one._services.writer.waiting == 0)  # type: ignore[union-attr]
+        eventually(lambda: there._record.head.is_paused)  # type: ignore[union-attr]
+        assert there._record.on_orphan == 60
+        assert there.options.batch_size == 7
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: two._table.peek("s") is not None and two._table.get("s").ref is not None)
+        record = two._table.get("s")
+        eventually(lambda: record.intake.size > 0)  # the new answer waits for the pause's end
+        assert record.state == "paused"
+        assert record.on_orphan == 60
+        assert record.options == EAGER.replace(batch_size=7, flush_interval=0.25)
+        assert record.log.text() == ""
+        there.resume()
+        events = list(reader)
+        assert isinstance(events[-1], StreamCompleted)
+        assert events[-1].text == "A new answer."
+        assert sum(isinstance(event, StreamReset) for event in events) == 1
 
 
 def test_a_node_that_was_away_renews_nothing_before_it_has_looked(
@@ -341,6 +404,22 @@ def test_an_empty_store_gets_the_head_again_of_a_stream_that_was_taken_over() ->
         assert three.stream("s").metadata == {"who": "me"}
 
 
+def test_what_a_response_sets_for_when_its_client_leaves_holds_at_the_owner_and_after_it(
+    pair: list[penstock.System],
+) -> None:
+    one, two = pair
+    owned = one.open_stream("s", EAGER, on_orphan="cancel")
+    Embedded(owned, "native", None, 30, None, {})
+    assert owned._record.on_orphan == 30
+    there = two.stream("s")._record
+    eventually(lambda: there.on_orphan == 30)  # by the log
+    assert read_log("s", node_of(two).store.read("s")).head.on_orphan == 30
+    Embedded(two.stream("s"), "native", None, "continue", None, {})
+    eventually(lambda: owned._record.on_orphan == "continue")
+    eventually(lambda: read_log("s", node_of(two).store.read("s")).head.on_orphan == "continue")
+    assert there.on_orphan == "continue"
+
+
 # --- drain -----------------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +442,54 @@ def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
         assert reasons == ["open", "handoff", "takeover"]
         assert not plain.is_over
         plain.stop()
+
+
+def test_a_drain_hands_no_stream_to_a_node_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    script = Script([Answer(WORDS, tokens_per_second=100)] * 4)
+    rarely: dict[str, Any] = {"lease": 60, "heartbeat": 20, "reap": 20}
+    with LoopbackProvider(script) as provider, nodes(1, **rarely) as (one,):
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        streams = [
+            one.chat("m", "Hello", stream_id=name, request_options=restart, options=EAGER, **how) for name in "abcd"
+        ]
+        store = node_of(one).store
+        for info in (NodeInfo("full", 5, 5), NodeInfo("roomy", 7, 9), NodeInfo("small", 0, 1)):
+            store.announce(info, 60)
+        assert node_of(one).drain(10) == 3
+        held = {name: len(store.held(name)) for name in ("full", "roomy", "small", node_of(one).name)}
+        assert held == {"full": 0, "roomy": 2, "small": 1, node_of(one).name: 1}
+        assert "streams_not_handed_over streams=1 of=4" in caplog.text
+        kept = [stream for stream in streams if not stream._record.is_displaced]
+        assert len(kept) == 1
+        assert not kept[0].is_over
+
+
+def test_a_full_node_takes_over_only_what_it_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with nodes(1, lease=60, heartbeat=20, reap=20, capacity=3) as (one,):
+        node = node_of(one)
+        taken: list[tuple[list[str] | None, int]] = []
+
+        def take_over(given: Sequence[Claim] | None = None, limit: int = 50) -> None:
+            taken.append((None if given is None else [claim.request.id for claim in given], limit))
+
+        monkeypatch.setattr(node, "take_over", take_over)
+        node._steady_since = node._now() - 100
+        one.open_stream("a", EAGER)
+        for name in ("r", "s", "t"):
+            node.store.enqueue(Request(name, name), node.name)
+        node._carry_out_own(b"")
+        node.reap()
+        assert taken == [(["r", "s"], 50), (None, 2)]
+        one.open_stream("b", EAGER)
+        one.open_stream("c", EAGER)
+        node._carry_out_own(b"")
+        node.reap()
+        node.reap()
+        assert len(taken) == 2
+        assert caplog.text.count("node_full") == 1
 
 
 # --- view and options ------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from penstock.errors import StoreUnavailable
+from penstock.errors import StoreDamaged, StoreUnavailable
 from penstock.gateway.idempotency import SharedOnce
 from penstock.gateway.problems import RequestRefused
-from penstock.ports import LogStore, NodeInfo
+from penstock.ports import EntryId, LogStore, NodeInfo, OwnerMark
+from tests.contract.log_stores import SettableClock
 from tests.unit.cluster.nodes import Link, SharedStore
 
 KEY = ("ann", "k")
@@ -88,3 +89,64 @@ def test_a_node_that_lives_and_never_answers_is_not_waited_for_without_end() -> 
 
     asyncio.run(stuck.once(KEY, b"{}", "a", run, streams.find, in_thread))
     assert streams.opened == ["a"]
+
+
+def test_a_request_that_no_node_has_answered_is_forgotten_after_a_day() -> None:
+    clock, streams = SettableClock(), Streams()
+    store = SharedStore(clock=clock)
+    link = Link(store)
+    dead, living = SharedOnce(cast(LogStore, link), "dead", 1), SharedOnce(store, "living", 2)
+
+    async def run(stream_id: str) -> bytes:
+        link.is_cut = True  # the node dies
+        raise StoreUnavailable("memory", "away")
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(dead.once(KEY, b"{}", "a", run, streams.find, in_thread))
+    clock.advance(86_399)
+    (log,) = store._logs
+    assert [entry.id.seq for entry in store.read(log)] == [0]
+    clock.advance(2)
+    assert store.read(log) == []
+    assert streams.once(living, "b") == ("b", b"b", True)
+
+
+def test_a_node_takes_back_only_its_own_mark() -> None:
+    store, streams = SharedStore(), Streams()
+    link = Link(store)
+    slow, other = SharedOnce(cast(LogStore, link), "slow", 1), SharedOnce(store, "other", 2)
+
+    async def run(stream_id: str) -> bytes:  # it has been away for so long that another node follows it
+        assert await other.once(KEY, b"{}", "b", streams.run, streams.find, in_thread) == ("a", b"a", True)
+        raise StoreUnavailable("memory", "away")
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(slow.once(KEY, b"{}", "a", run, streams.find, in_thread))
+    assert streams.once(slow, "c") == ("a", b"a", False)
+    assert streams.opened == ["a"]
+
+
+def test_a_request_that_fails_often_leaves_one_mark_for_a_minute() -> None:
+    clock, streams = SettableClock(), Streams()
+    store = SharedStore(clock=clock)
+    shared = SharedOnce(store, "n", 1)
+    streams.fails = RuntimeError("no")
+    for number in range(5):
+        with pytest.raises(RuntimeError):
+            streams.once(shared, f"s{number}")
+    (log,) = store._logs
+    assert len(store.read(log)) == 2
+    clock.advance(61)
+    assert store.read(log) == []
+    streams.fails = None
+    assert streams.once(shared, "t") == ("t", b"t", True)
+
+
+def test_a_log_that_is_not_that_of_a_request_is_damaged() -> None:
+    store, streams = SharedStore(), Streams()
+    shared = SharedOnce(store, "n", 1)
+    assert streams.once(shared, "a") == ("a", b"a", True)
+    (log,) = store._logs
+    store._logs[log].entries[0] = OwnerMark(EntryId(1 << 10, 0), "n", "open", b"\xff")
+    with pytest.raises(StoreDamaged):
+        streams.once(shared, "b")
