@@ -315,6 +315,10 @@ def test_many_keys_new_at_once_lose_none(tmp_path: Path) -> None:
         (["--provider", "opnai"], r"unknown provider 'opnai' \(did you mean 'openai'\?\); known: "),
         (["--base-url", "ftp://x"], "--base-url: got 'ftp://x', allowed: a URL"),
         (["--config", "missing.toml"], "config: cannot read missing.toml"),
+        (["--cluster", "http://me:secret@h"], r"--cluster: got 'http://\*\*\*@h', allowed: redis://host:port"),
+        (["--cluster", "redis://h/one"], "--cluster: got 'redis://h/one', allowed: a whole number as the database"),
+        (["--cluster", "redis://me:sec/ret@h"], r"--cluster: got 'redis://\*\*\*@h', allowed: .*%40, %2F, %3F and %23"),
+        (["--cluster", "unix:///nowhere/socket"], "unix:///nowhere/socket: the store is not available: No such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
