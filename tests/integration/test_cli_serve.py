@@ -353,6 +353,8 @@ def test_a_missing_provider_key_is_said_and_the_rest_is_served(tmp_path: Path) -
     with started(tmp_path, "serve", "--provider", "anthropic", "--port", "0") as process:
         url = read_until(process, b"\n").decode().strip()
         assert requests.get(f"{url}/ready", timeout=LIMIT).status_code == 200
+        refused = requests.post(f"{url}/v1/streams", json={"model": "claude", "input": "Hi"}, timeout=LIMIT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "provider_key_missing")
         process.send_signal(signal.SIGTERM)
         done: Done = finish(process)
     assert done.code == 0
