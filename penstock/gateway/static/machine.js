@@ -31,11 +31,11 @@ export function Machine({ machine, state, last }) {
   const width = 2 * PAD + 4 * WIDTH + 3 * GAP_X, height = 2 * PAD + 2 * HEIGHT + GAP_Y + (unknown.length ? HEIGHT + GAP_Y : 0);
   const meaning = Object.fromEntries(machine.states);
   const moves = machine.moves.filter(([source]) => source === active);
-  return html`<div class="machine"><div class="scroll" role="region" tabindex="0" aria-label="State machine"><svg viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`State machine; the current state is ${words(state)}`}>
+  return html`<div class="machine"><svg viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`State machine; the current state is ${words(state)}`}>
     <defs>${['', '-lit'].map((kind) => html`<marker key=${kind} id=${`tip${kind}`} class=${`tip${kind}`} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 0L8 4L0 8z"/></marker>`)}</defs>
     ${[...pairs.values()].sort((x, y) => (lit(x) ? 1 : 0) - (lit(y) ? 1 : 0)).map((pair) => { const on = lit(pair); return html`<path key=${`${pair.a} ${pair.b}`} class=${`move${on ? ' lit' : [pair.a, pair.b].includes(active) ? ' near' : ''}`} d=${way(at[pair.a], at[pair.b])} marker-end=${pair.forth ? `url(#tip${on ? '-lit' : ''})` : null} marker-start=${pair.back ? `url(#tip${on ? '-lit' : ''})` : null}><title>${pair.when.join('\n')}</title></path>`; })}
     ${names.map((name) => html`<g key=${name} class=${`box ${name === active ? `on ${sign(state)[1]}` : ''}`}><rect x=${at[name].x} y=${at[name].y} width=${WIDTH} height=${HEIGHT} rx="6"><title>${meaning[name] ?? 'the stream has ended'}</title></rect>
-      <text x=${at[name].x + WIDTH / 2} y=${at[name].y + HEIGHT / 2 + 4}>${name === active ? '● ' : ''}${words(name === 'end' ? 'ended' : name)}</text></g>`)}</svg></div>
+      <text x=${at[name].x + WIDTH / 2} y=${at[name].y + HEIGHT / 2 + 4}>${name === active ? '● ' : ''}${words(name === 'end' ? 'ended' : name)}</text></g>`)}</svg>
     <p><b>${words(state)}</b>: ${(meaning[state] ?? 'the stream has ended').replaceAll('`', '')}.</p>
     ${moves.length ? html`<details><summary>Moves from here</summary><ul>${moves.map(([, target, when]) => html`<li key=${target + when}>to <b>${words(target === 'end' ? 'ended' : target)}</b>: ${when.replaceAll('`', '')}</li>`)}</ul></details>` : ''}</div>`;
 }
