@@ -1,4 +1,4 @@
-"""Several answers in one stream, as they come, each event with its origin; what failed is told at the end.
+"""Several answers in one stream, as they come, each event with its origin; what failed is reported at the end.
 
 Usage: python examples/merged.py     uses the embedded provider
 """

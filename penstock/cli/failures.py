@@ -20,6 +20,7 @@ from penstock.errors import (
     ProviderTimeout,
     RateLimited,
     StoreError,
+    StoreUnavailable,
     TeeError,
 )
 
@@ -110,4 +111,6 @@ def _advice(error: PenstockError, provider: str | None) -> str:
             return _TIMEOUT_ADVICE[which]
         case ApiError(retryable=True):
             return _LATER
+        case StoreUnavailable(store=store) if "://" in store:
+            return "check --cluster, and whether that server runs"
     return ""

@@ -20,6 +20,7 @@ from penstock.errors import OptionError
 __all__ = [
     "STARS",
     "Between",
+    "Masked",
     "Options",
     "Shown",
     "check_choice",
@@ -42,6 +43,15 @@ class Shown(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+class Masked(Shown):
+    """A text of which secrets have been replaced by stars; shown with quotation marks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(str(self))
 
 
 STARS = Shown("***")

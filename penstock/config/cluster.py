@@ -7,36 +7,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from penstock.config.checks import Between, Options, type_of
+from penstock.config.server_url import parse_server_url
 from penstock.config.store import Durable
 from penstock.errors import OptionError
 
-__all__ = ["ClusterOptions", "shown_url"]
+__all__ = ["ClusterOptions"]
 
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "redis+cluster")
 
 
 def _check_url(field: str, url: object) -> None:
-    if url is None:
-        return
-    allowed = "redis://host:port, rediss://, unix://, redis+sentinel://, redis+cluster://, or None"
-    if not isinstance(url, str):
-        raise OptionError(field, type_of(url), allowed)
-    scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES and scheme.replace("valkey", "redis") not in _SCHEMES:
-        raise OptionError(field, type_of(url), allowed)  # it may hold a password
-
-
-def shown_url(url: str | None) -> str | None:
-    """A server's URL without user and password.
-
-    >>> shown_url("rediss://me:secret@host:6379/0")
-    'rediss://***@host:6379/0'
-    """
-    if url is None or "@" not in url:
-        return url
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    if url is not None:
+        parse_server_url(field, url)
 
 
 def _check_node(field: str, node: object) -> None:

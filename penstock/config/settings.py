@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, get_
 from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
-from penstock.config.checks import STARS, Between, Options, check_choice, check_field, collected, type_of
-from penstock.config.cluster import ClusterOptions, shown_url
+from penstock.config.checks import STARS, Between, Options, Shown, check_choice, check_field, collected, type_of
+from penstock.config.cluster import ClusterOptions
 from penstock.config.dashboard import DashboardOptions
 from penstock.config.durations import (
     is_without,
@@ -57,6 +57,7 @@ from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.secret import Secret, is_secret_header
+from penstock.config.server_url import shown_url
 from penstock.config.store import StoreOptions
 from penstock.config.telemetry import TelemetryOptions
 from penstock.config.tokenizers import find_tokenizer
@@ -404,7 +405,8 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Convert all settings to plain values, for display and JSON. Keys become stars, tokenizers their names."""
         plain: dict[str, Any] = _to_plain(dataclasses.asdict(self))
-        plain["cluster"]["url"] = shown_url(self.cluster.url)
+        if self.cluster.url is not None:
+            plain["cluster"]["url"] = shown_url(self.cluster.url)
         return plain
 
 
@@ -483,8 +485,11 @@ def _placed(error: OptionError, table: Place, items: Mapping[str, Item]) -> Opti
         named = [each for name, each in items.items() if name in error.allowed] or items.values()
         got, source = error.got, ", ".join(dict.fromkeys(each.source for each in named))
     else:
-        is_hidden = error.got is STARS or error.field in ("api_key", "headers")
-        got, source = STARS if is_hidden else item.value, item.source
+        if error.field in ("api_key", "headers"):
+            got = STARS
+        else:
+            got = error.got if isinstance(error.got, Shown) else item.value  # a text with stars, or a type
+        source = item.source
     return OptionError(".".join((*table, error.field)), got, error.allowed, source=source, problem=error.problem)
 
 

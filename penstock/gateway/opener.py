@@ -69,7 +69,7 @@ async def open_asked(
 
 
 def _tell_ignored(call: HttpCall, fields: Sequence[str]) -> None:
-    """Say in the response's headers which fields of a request its provider cannot be told."""
+    """Say in the response's headers which fields of a request cannot be sent to its provider."""
     if not fields:
         return
     told = [quote(path, safe=_PATH) for path in fields[:_MOST_IGNORED]]

@@ -118,6 +118,15 @@ MOVED: Final = Problem(
 """Why a reader's connection ends while its stream goes on: the stream runs on another node."""
 
 
+NO_PROVIDER_KEY: Final = Problem(
+    status=503,
+    type="server_error",
+    code="provider_key_missing",
+    message="The gateway has no API key for this provider. Add it to the gateway's settings.",
+)
+"""A model was asked for whose provider needs a key that the gateway's settings lack: no fault of the request."""
+
+
 class RequestRefused(PenstockError):
     """A request that the gateway refuses. ``problem`` says why."""
 
@@ -239,6 +248,8 @@ def problem_of(error: PenstockError) -> Problem:
     """
     if isinstance(error, RequestRefused):
         return error.problem
+    if isinstance(error, OptionError) and (error.field, error.got) == ("api_key", None):
+        return NO_PROVIDER_KEY
     retry_after = getattr(error, "retry_after", None)
     if type(error) is BadRequestError or (type(error) is ApiError and error.status in (404, 413, 422)):
         assert isinstance(error, ApiError)

@@ -86,7 +86,7 @@ class Projector(Subscription):
         return MOVED if isinstance(self.error, Fenced) else UNSHOWN
 
     def reader_info(self, place: int, key: str) -> ReaderInfo:
-        """What telemetry is told of a reader that has had the frames up to a place."""
+        """What is reported to telemetry about a reader that has had the frames up to a place."""
         shelf = self.shelf
         return ReaderInfo(
             stream_id=self.record.stream_id,

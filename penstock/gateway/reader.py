@@ -232,7 +232,7 @@ class SseReader(ResponseReader):
         return (self.projector.shelf.projection.name,)
 
     def infos(self) -> tuple[ReaderInfo, ...]:
-        """What telemetry is told of it."""
+        """What is reported to telemetry about it."""
         return (self.projector.reader_info(self.place, "" if self.key is None else self.key.id),)
 
     @property

@@ -77,7 +77,7 @@ class StreamSocket(WebSocket):
         return ("socket",) * len(self._readings)
 
     def infos(self) -> tuple[ReaderInfo, ...]:
-        """What telemetry is told of it."""
+        """What is reported to telemetry about it."""
         key = self.call.key.id
         return tuple(one.projector.reader_info(one.place, key) for one in list(self._readings.values()))
 

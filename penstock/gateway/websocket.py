@@ -74,7 +74,7 @@ class WebSocket(Waiter):
         raise NotImplementedError
 
     def infos(self) -> tuple[ReaderInfo, ...]:
-        """What telemetry is told of each stream that it reads."""
+        """What is reported to telemetry about each stream that it reads."""
         raise NotImplementedError
 
     def abandon(self) -> None:

@@ -62,8 +62,16 @@ class Peer:
                     body += part
         return head + b"\r\n\r\n" + body
 
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+    def send(self, data: bytes) -> bool:
+        """Send bytes; returns whether the client is still there.
+
+        A client that has all it wants may close before the end of the framing is sent, which resets the connection.
+        """
+        try:
+            self.sock.sendall(data)
+        except (ConnectionError, ssl.SSLEOFError):
+            return False
+        return True
 
     def wait_closed(self) -> None:
         """Return when the client has closed; fail if it sends something or keeps the connection open."""

@@ -315,6 +315,10 @@ def test_many_keys_new_at_once_lose_none(tmp_path: Path) -> None:
         (["--provider", "opnai"], r"unknown provider 'opnai' \(did you mean 'openai'\?\); known: "),
         (["--base-url", "ftp://x"], "--base-url: got 'ftp://x', allowed: a URL"),
         (["--config", "missing.toml"], "config: cannot read missing.toml"),
+        (["--cluster", "http://me:secret@h"], r"--cluster: got 'http://\*\*\*@h', allowed: redis://host:port"),
+        (["--cluster", "redis://h/one"], "--cluster: got 'redis://h/one', allowed: a whole number as the database"),
+        (["--cluster", "redis://me:sec/ret@h"], r"--cluster: got 'redis://\*\*\*@h', allowed: .*%40, %2F, %3F and %23"),
+        (["--cluster", "unix:///no/socket"], "unix:///no/socket: the store is .* No such file .*; check --cluster"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -349,6 +353,8 @@ def test_a_missing_provider_key_is_said_and_the_rest_is_served(tmp_path: Path) -
     with started(tmp_path, "serve", "--provider", "anthropic", "--port", "0") as process:
         url = read_until(process, b"\n").decode().strip()
         assert requests.get(f"{url}/ready", timeout=LIMIT).status_code == 200
+        refused = requests.post(f"{url}/v1/streams", json={"model": "claude", "input": "Hi"}, timeout=LIMIT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "provider_key_missing")
         process.send_signal(signal.SIGTERM)
         done: Done = finish(process)
     assert done.code == 0

@@ -273,8 +273,7 @@ class Busy:
         if not peer.read_request():
             return
         assert self.go.wait(PATIENCE)
-        with contextlib.suppress(OSError):
-            peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
+        peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
 
 
 def test_a_queued_request_that_is_cancelled_ends_though_all_threads_are_busy(threads: HttpReader) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +16,7 @@ import pytest
 import penstock
 from penstock import sources
 from penstock.testing import eventually
+from tests.integration.raw_server import Peer
 
 Answer = Callable[[socket.socket, bytes], None]
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -23,23 +24,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @contextmanager
 def server(answer: Answer) -> Iterator[str]:
-    """Serve each connection with ``answer``, which gets the socket and the request's head."""
+    """Serve each connection with ``answer``, which gets the socket and the request's head. Clients may leave."""
     listening = socket.create_server(("127.0.0.1", 0))
     threads: list[threading.Thread] = []
 
-    def serve(peer: socket.socket) -> None:
-        with peer:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                part = peer.recv(65_536)
-                if not part:
-                    return
-                head += part
-            head, _, body = head.partition(b"\r\n\r\n")
-            length = re.search(rb"(?i)content-length: (\d+)", head)
-            while length is not None and len(body) < int(length[1]):
-                body += peer.recv(65_536)
-            answer(peer, head)
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(ConnectionError):
+            request = Peer(sock).read_request()
+            if request:
+                answer(sock, request.partition(b"\r\n\r\n")[0])
 
     def accept() -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -338,6 +339,24 @@ def test_a_cut_connection_is_made_again(served: Served, open_tab: Any) -> None:
         eventually(lambda: tab.text(".list") != before, PATIENCE_S)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_values_without_a_connection_are_marked_as_old(served: Served, open_tab: Any, scheme: str) -> None:
+    stream_id, script = served.open(), axe()
+    with CuttingProxy(served.port, []) as proxy, open_tab(proxy.url, scheme=scheme, quiet=False) as tab:
+        tab.wait_for(stream_id, ".list")
+        assert not tab.page.run("document.body.classList.contains('old')")
+        proxy.__exit__(None, None, None)
+        tab.wait("document.body.classList.contains('old')")
+        assert re.search(r"The connection is lost\. .* from \d\d:\d\d:\d\d\.", tab.text(".alerts"))
+        assert violations(tab, script) == []
+        before = tab.text("main")
+        tab.go(f"stream/{stream_id}")
+        tab.wait_for("Waiting for the first values.")
+        tab.go("")
+        tab.wait_for(stream_id, ".list")
+        assert tab.text("main .totals") in before
+
+
 def test_a_gateway_that_was_restarted_is_shown_anew(open_tab: Any) -> None:
     with gateway(ENDLESS, SETTINGS, on_orphan="continue") as second:
         other = second.open()
@@ -348,6 +367,7 @@ def test_a_gateway_that_was_restarted_is_shown_anew(open_tab: Any) -> None:
                 proxy._to = second.port
                 first.on_loop(first.gateway.end_readers(1.0))
                 tab.wait_for(other, ".list")
+                tab.wait("!document.body.classList.contains('old')")
                 assert stream_id not in tab.text(".list")
                 eventually(lambda: tab.text(".alerts") == "", PATIENCE_S)
 

@@ -57,9 +57,10 @@ class ValkeyJournal:
     keys begin with ``prefix``, and each has a hash tag.
 
     Args:
-        url: ``redis://[user:password@]host:port/database``, ``rediss://`` with TLS, ``unix://path``;
+        url: ``redis://[user:password@]host:port/database``, ``rediss://`` with TLS, ``unix:///path/of/socket``;
             ``redis+sentinel://host:port,host:port/service`` asks Sentinels for the primary; ``redis+cluster://host:port``
-            is any node of a cluster. ``valkey`` may stand for ``redis``.
+            is any node of a cluster. ``valkey`` may stand for ``redis``. A query may have further arguments: see the
+            page "Many nodes".
         durability: when readers get an event. ``"async"``: once the server has it in memory. ``"sync"``: once
             ``replicas`` and, if ``on_disk``, the server's disk have it too.
         replicas: how many replicas must confirm an append at the level ``"sync"``, 0 … 16.
@@ -74,7 +75,9 @@ class ValkeyJournal:
         arguments: of redis-py's connections, for instance ``ssl_ca_certs`` or ``sentinel_kwargs``.
 
     Raises:
-        StoreIncompatible: the server is too old, refuses the user, or removes keys when it is full.
+        OptionError: a value is not allowed. The error has no part of the URL that may be secret.
+        StoreIncompatible: the server is too old, has no such database, refuses the user, or removes keys when it
+            is full.
         StoreReadOnly: it is a replica.
         StoreUnavailable: it does not answer.
     """

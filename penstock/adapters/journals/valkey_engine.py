@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote
 
+from penstock.config.server_url import ServerUrl, parse_server_url
 from penstock.errors import (
-    OptionError,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -35,8 +35,6 @@ Results = list[Any]
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _chance: Final = random.Random()  # noqa: S311 - not the one of the module, which other code of the process may seed
-_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
-_ALLOWED: Final = "redis[s]:// or valkey[s]://, also with +sentinel or +cluster before the colon, or unix://"
 
 
 def functions() -> tuple[str, str]:
@@ -82,9 +80,25 @@ def store_error(store: str, error: Exception) -> StoreError:
         return StoreDamaged(store, "a key is of another type; another program uses the same names")
     if "unknown command" in str(error):
         return StoreIncompatible(store, "the server lacks commands; Valkey, or Redis 7.0 or later, is needed")
-    if kind in _UNAVAILABLE:
-        return StoreUnavailable(store, _UNAVAILABLE[kind])
-    return StoreUnavailable(store, type(error).__name__)
+    if "DB index" in str(error):
+        return StoreIncompatible(store, "the server has no database of this number")
+    return StoreUnavailable(store, _UNAVAILABLE.get(kind) or _why_unreachable(error))
+
+
+def _why_unreachable(error: Exception) -> str:
+    """What the operating system says of a connection that failed; else the name of the error."""
+    import redis
+
+    if type(error).__name__ == "MasterNotFoundError":
+        return "no Sentinel that answers knows a primary of the service"
+    if isinstance(error, redis.TimeoutError):
+        return "no answer in time"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 _CODES: Final = {
@@ -114,56 +128,34 @@ def _lacks_functions(error: object) -> bool:
 # --- connecting ------------------------------------------------------------------------------------------------------
 
 
-class _Place:
-    """Where a URL leads: ``name`` is without user and password."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        scheme, _, kind = parts.scheme.partition("+")
-        if scheme not in _SCHEMES or kind not in ("", "sentinel", "cluster") or (scheme == "unix" and kind):
-            raise OptionError("url", f"{parts.scheme}://…", _ALLOWED)
-        self.kind = kind
-        self.is_tls = _SCHEMES[scheme] == "rediss"
-        self.url = url.replace(parts.scheme, _SCHEMES[scheme], 1)
-        location = parts.netloc.rpartition("@")[2]
-        self.name = f"{parts.scheme}://{location}{parts.path}"
-        self.user = unquote(parts.username) if parts.username else None
-        self.password = unquote(parts.password) if parts.password else None
-        self.hosts: list[tuple[str, int]] = []
-        self.service, self.database = "", 0
-        if kind == "sentinel":
-            service, _, database = parts.path.strip("/").partition("/")
-            if not service or not location or not (database or "0").isdigit():
-                raise OptionError(
-                    "url", self.name, "redis+sentinel://host:port,host:port/service or …/service/database"
-                )
-            self.service, self.database = service, int(database or 0)
-            for one in location.split(","):
-                host, _, port = one.rpartition(":") if one.rpartition(":")[2].isdigit() else (one, "", "26379")
-                self.hosts.append((host.strip("[]"), int(port)))
-
-
-def _connect(place: _Place, arguments: Mapping[str, Any]) -> Any:
+def _connect(place: ServerUrl, arguments: Mapping[str, Any]) -> Any:
     import redis
 
+    scheme = "rediss" if place.is_tls else "redis"
+    account = {"username": place.user, "password": place.password}
+    if place.kind == "sentinel":
+        return _at_sentinels(place, {**account, "db": place.database, **arguments})
+    if place.path:
+        return redis.Redis.from_url(f"unix://{quote(place.path)}", db=place.database, **{**account, **arguments})
+    ((host, port),) = place.hosts
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     if place.kind == "cluster":
-        return redis.RedisCluster.from_url(place.url, **arguments)
-    if place.kind == "":
-        return redis.Redis.from_url(place.url, **arguments)
+        return redis.RedisCluster.from_url(url, **{**account, **arguments})
+    return redis.Redis.from_url(url, **{**account, "db": place.database, **arguments})
+
+
+def _at_sentinels(place: ServerUrl, own: dict[str, Any]) -> Any:
     from redis.sentinel import Sentinel
 
-    own = dict(arguments)
-    sentinel_arguments = {
-        **{
-            name: own[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol", "retry") if name in own
-        },
-        **own.pop("sentinel_kwargs", {}),
+    shared = {
+        name: own[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol", "retry") if name in own
     }
+    tls = {name: value for name, value in place.arguments.items() if name.startswith("ssl_")}
+    sentinel_arguments = {**shared, **tls, **own.pop("sentinel_kwargs", {})}
     if place.is_tls:
         own["ssl"] = True
         sentinel_arguments.setdefault("ssl", True)
     sentinel = Sentinel(place.hosts, sentinel_kwargs=sentinel_arguments)
-    own.update(db=place.database, username=place.user, password=place.password)
     return sentinel.master_for(place.service, **own)
 
 
@@ -181,7 +173,7 @@ class Engine:
     """
 
     def __init__(self, url: str, arguments: Mapping[str, Any], timeout: float, patience: float) -> None:
-        place = _Place(url)
+        place = parse_server_url("url", url)
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -199,16 +191,18 @@ class Engine:
         self._code, version = functions()
         self._suffix = f"_{version}".encode()
         self._names: dict[str, bytes] = {}
-        self._clients: dict[str, redis.Redis] = {}
+        self._client: Any = None
         usual: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
-            "socket_keepalive": True,
             "protocol": 2,
             "max_connections": 1_000,
         }
+        if not place.path:
+            usual["socket_keepalive"] = True
         if not self.is_cluster:
             usual["retry"] = Retry(NoBackoff(), 0)  # `run` does that
+        usual.update(place.arguments)
         usual.update(arguments)
         try:
             self._client = self._patiently(lambda: _connect(place, usual))
@@ -270,7 +264,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Ask the cluster where everything is now."""
-        if self.is_cluster:
+        if self.is_cluster and self._client is not None:
             with contextlib.suppress(*self._errors):
                 self._client.nodes_manager.initialize()
 
@@ -366,12 +360,12 @@ class Engine:
     def close(self) -> None:
         """Close all connections."""
         self.closed.set()
-        client = getattr(self, "_client", None)
-        if client is not None:
-            with contextlib.suppress(*self._errors):
-                client.close()
-            if not self.is_cluster:
-                client.connection_pool.disconnect()
+        if self._client is None:
+            return
+        with contextlib.suppress(*self._errors):
+            self._client.close()
+        if not self.is_cluster:
+            self._client.connection_pool.disconnect()
 
 
 class Pauses:

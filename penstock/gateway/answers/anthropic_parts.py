@@ -131,7 +131,7 @@ def usage_body(terminal: TerminalEvent) -> dict[str, Any]:
 def citation_body(citation: Citation) -> dict[str, Any]:
     """A citation in Anthropic's form, by what its location says; one without such a location is that of a web search.
 
-    The sealed ``encrypted_index`` of a web search is not told by events; it is empty, and is not sent back.
+    The sealed ``encrypted_index`` of a web search is in no event; it is empty, and is not sent back.
     """
     location = citation.location
     told = {"cited_text": citation.cited_text or "", **location}
@@ -164,7 +164,7 @@ class _Sealed(msgspec.Struct, omit_defaults=True):
 def seal(block: ReasoningBlock) -> str:
     """The signature of a thinking block: Anthropic's own, or one that wraps that of another provider.
 
-    The client returns it with the next request, where `unseal` tells which provider made it.
+    The client returns it with the next request, where `unseal` finds which provider made it.
     """
     if block.kind in ANTHROPIC_KINDS:
         return block.signature

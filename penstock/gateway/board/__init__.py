@@ -1,1 +1,1 @@
-"""The dashboard: what its pages are told while they are open. See ``docs/dashboard.md``."""
+"""The dashboard: what is sent to its pages while they are open. See ``docs/dashboard.md``."""

@@ -32,14 +32,14 @@ _TROUBLE: Final = ("error", "rate_limited", "paused", "failed")
 
 
 class Listing:
-    """Chooses the streams that are shown, and keeps what is needed to tell how fast they are.
+    """Chooses the streams that are shown, and keeps what is needed to say how fast they are.
 
     All are shown if there are at most `MOST_ROWS`. Else those that fail, wait or are silent come first, and of the
     others those that have been shown before, so that rows do not come and go.
 
     Args:
         table: the system's streams.
-        readers: returns a function that says how many connections and others read a stream. It is asked once a frame.
+        readers: returns a function that counts the connections and subscribers of a stream. Called once a frame.
     """
 
     def __init__(self, table: StreamTable, readers: Callable[[], Callable[[StreamRecord], int]]) -> None:

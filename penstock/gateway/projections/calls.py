@@ -146,7 +146,7 @@ class Decided:
 
 
 class CallTeller:
-    """Which calls a client has been told of, and which of them wait for its user.
+    """Which calls have been sent to a client, and which of them wait for its user.
 
     Args:
         used: the ids of the calls that the client has already.

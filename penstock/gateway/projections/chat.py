@@ -82,9 +82,9 @@ class _ToldCall:
 class ChatProjection(Projection):
     """Chunks of one choice; the further ones (``n`` > 1) come whole before the end.
 
-    The inputs of a stream that is made from several are not told apart: their text is joined in the order in which it
-    came. Calls that an agent's turn runs itself are invisible, and so are those of the provider's own tools: the client
-    would run them.
+    The inputs of a stream that is made from several are not distinguished: their text is joined in the order in
+    which it came. Calls that an agent's turn runs itself are invisible, and so are those of the provider's own tools:
+    the client would run them.
 
     Variants: ``events: numbered`` gives each event the native cursor as its ``id``; ``reasoning_field`` names the field
     of reasoning; ``extras: penstock`` tells what chat completions have no word for in ``delta.penstock``, and goes on
@@ -108,7 +108,7 @@ class ChatProjection(Projection):
         self._has_ended = False
         self._is_agent = opening.is_turn
         self._origins = Origins()
-        self._has_folded = False  # probabilities before a snapshot are not told
+        self._has_folded = False  # probabilities before a snapshot are not sent
         self._begin_answer()
 
     def _begin_answer(self) -> None:

@@ -179,7 +179,7 @@ class FedProjection(Projection):
         return [frame for origin in list(self._open) for frame in self._close(seq, origin)]
 
     def _is_told(self, part: MediaPart) -> bool:
-        """Whether a medium has been told; from now on, it has, unless it is a piece of one."""
+        """Whether a medium has been sent; from now on, it has, unless it is a piece of one."""
         name = (part.kind, part.id, part.url, part.data)
         if name in self._media:
             return True
@@ -188,7 +188,7 @@ class FedProjection(Projection):
         return False
 
     def _forget_all(self) -> None:
-        """Forget what has been told: the answer begins again."""
+        """Forget what has been sent: the answer begins again."""
         self._tools.clear()
         self._emitted.clear()
         self._media.clear()

@@ -43,7 +43,7 @@ with `Projection.prelude`, which puts it in the state at its cursor.
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """What a projection is told besides events.
+    """What a projection gets besides events.
 
     Attributes:
         stream_id: the stream's id.

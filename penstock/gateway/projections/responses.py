@@ -56,8 +56,8 @@ class ResponsesProjection(Projection):
     call of a custom tool that no request in this protocol has named is told as a function's, with its text as the
     arguments: its type is only known at its end.
 
-    The inputs of a stream that is made from several are not told apart: their text is joined in the order in which it
-    came. If one begins again, the items are left incomplete, and what the others have said is told again.
+    The inputs of a stream that is made from several are not distinguished: their text is joined in the order in
+    which it came. If one begins again, the items are left incomplete, and what the others have said is sent again.
 
     The variant ``reasoning`` is ``"summary"`` (the default: reasoning is a summary) or ``"text"`` (reasoning is the
     model's own, as open models give it).

@@ -68,7 +68,7 @@ def retold(
 
 
 class _Tools:
-    """The calls of the provider's tools and their results that are to be told; a picture follows its call.
+    """The calls of the provider's tools and their results that are to be sent; a picture follows its call.
 
     ``shown``: the pictures among them, by their identities.
     """

@@ -19,7 +19,7 @@ _AT_ONCE: Final = 64
 def is_server_id(call_id: str) -> bool:
     """Whether the provider runs the call of this id itself (Anthropic, xAI).
 
-    Not every `ToolCallStarted` says it; the call's end does, but the client must not be told of the call before.
+    Not every `ToolCallStarted` says it; the call's end does, but the call must not be sent to the client before.
 
     >>> is_server_id("srvtoolu_01A"), is_server_id("toolu_01A")
     (True, False)

@@ -14,7 +14,7 @@ _OF_AN_END: Final = (
     *("type", "finish_reason", "raw_finish_reason", "reason", "error"),
     *("model", "provider", "usage", "cost"),
 )
-"""What a brief event says of the end of an input. Its text has been told before."""
+"""What a brief event says of the end of an input. Its text has been sent before."""
 
 
 def shown_fields(event: Event) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _tool(tool: object, number: int) -> dict[str, Any]:
 
 
 def _context(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the application tells the agent besides the conversation, as one message of the system."""
+    """What the application says to the agent besides the conversation, as one message of the system."""
     lines = []
     for number, entry in enumerate(list_field(body, "context")):
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), str):

@@ -150,7 +150,7 @@ def _parameters(given: dict[str, Any], model: str, dialect: Dialect, dropped: li
 
 
 def _thinking(thinking: object, effort: object, dialect: Dialect) -> dict[str, Any]:
-    """How hard the model is to think, as the provider of that dialect is told."""
+    """How hard the model is to think, in the words of the provider's dialect."""
     word = _effort(thinking, effort)
     kind = thinking.get("type") if isinstance(thinking, Mapping) else None
     if dialect == "ollama":
@@ -190,7 +190,7 @@ _FUNCTIONS: Final = ("name", "description", "input_schema", "strict", "type")
 
 
 def _tools(given: object, choice: object, dropped: list[str]) -> dict[str, Any]:
-    """Functions and the choice among them. Anthropic's own tools have no schema that others could be told."""
+    """Functions and the choice among them. Anthropic's own tools have no schema that could be sent to others."""
     if given is None:
         return {}
     if not isinstance(given, list):

@@ -23,7 +23,7 @@ _TEXT_FIELDS: Final = frozenset({"type", "text", "citations"})
 
 
 class Translator:
-    """Translates messages. ``dropped`` gets the paths of what cannot be told."""
+    """Translates messages. ``dropped`` gets the paths of what cannot be translated."""
 
     def __init__(self, dialect: Dialect, dropped: list[str]) -> None:
         self._dialect = dialect
@@ -98,7 +98,7 @@ class Translator:
         return parts
 
     def _part(self, block: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-        """A block as parts of a chat message; none if it cannot be told."""
+        """A block as parts of a chat message; none if it cannot be translated."""
         kind = block.get("type")
         if kind == "text" and isinstance(block.get("text"), str):
             self._drop(block, _TEXT_FIELDS, path)

@@ -69,7 +69,7 @@ class _Probing(ResponseReader):
         self._found = found
 
     def infos(self) -> tuple[ReaderInfo, ...]:
-        """What telemetry is told of it: nothing, since it reads no stream."""
+        """What is reported to telemetry about it: nothing, since it reads no stream."""
         return ()
 
     async def run(self, about: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import { render } from './vendor/preact.module.js';
 import { Feed } from './feed.js';
-import { span, words } from './format.js';
+import { clock, span, words } from './format.js';
 import { Board, Live } from './live.js';
 import { html, useEffect, useRedraw, useRef, useState, useTopic } from './parts.js';
 import { Play } from './play.js';
@@ -43,6 +43,7 @@ function App() {
   // Ages go on also if the server is silent, so that an old number is not taken for a new one.
   useEffect(() => { const timer = setInterval(() => { if (!still.current && feed.state === 'open') redraw(); }, 1000); return () => clearInterval(timer); }, []);
   const [kind, reason] = state;
+  useEffect(() => { document.body.classList.toggle('old', kind === 'lost' || kind === 'refused'); }, [kind]);
   const body = kind === 'key' ? html`<${AskKey} reason=${reason}/>`
     : page === 'stream' && id ? html`<${Stream} key=${id} feed=${feed} id=${id} board=${board} paused=${paused}/>`
       : page === 'providers' ? html`<${Providers} feed=${feed} paused=${paused}/>`
@@ -53,7 +54,7 @@ function App() {
 
 function alerts(kind, reason) {
   if (kind === 'connecting') return ['Connecting …'];
-  if (kind === 'lost') return ['The connection is lost. Trying again; what is shown is old.'];
+  if (kind === 'lost') return [`The connection is lost. Trying again${board.known ? `; what is shown is from ${clock(board.t)}` : ''}.`];
   if (kind === 'refused') return [`The gateway refuses the connection: ${words(reason)}.`];
   const found = (board.kpi.circuits ?? []).map(([name, circuit]) => `${name}: circuit breaker ${words(circuit)}`);
   if (board.kpi.cluster && !board.kpi.cluster.well) found.push(`the cluster's store fails: ${board.kpi.cluster.problem}`);

@@ -2,7 +2,7 @@
 
 import { Sheet } from './feed.js';
 import { count, millis, money, NONE, short, span, words } from './format.js';
-import { Bar, Commands, Head, html, Kpi, Models, PauseLive, sorted, State, useEffect, useRedraw, useRef, useState, useTopic } from './parts.js';
+import { Bar, Commands, Head, html, Kpi, Models, OVER, PauseLive, sorted, State, useEffect, useRedraw, useRef, useState, useTopic } from './parts.js';
 import { Plot } from './plot.js';
 import { Tree } from './tree.js';
 
@@ -76,7 +76,7 @@ function Cluster({ cluster }) {
 
 function Totals({ board }) {
   const { kpi } = board;
-  const window = kpi.window < 60 ? `last ${kpi.window} s` : 'last minute';
+  const window = kpi.window < 60 ? `last ${Math.max(1, kpi.window)} s` : 'last minute';
   const since = kpi.window < 60 ? 'since the start' : 'last minute';
   const states = Object.entries(kpi.states ?? {}).filter(([name]) => ['paused', 'rate_limited', 'error'].includes(name)).map(([name, n]) => `${n} ${words(name)}`).join(', ');
   return html`<section class="totals" aria-label="Totals"><dl>
@@ -85,7 +85,7 @@ function Totals({ board }) {
     <${Kpi} name="time to first token, p95" value=${millis(kpi.ttft_p95_ms)} note=${since}/>
     <${Kpi} name="between tokens, p95" value=${millis(kpi.gap_p95_ms)} note=${since}/>
     <${Kpi} name="readers" value=${count(kpi.readers)} note="connections"/>
-    <${Kpi} name="failed streams" value=${count(kpi.failed)} note=${`${window}, of ${count(kpi.failed + kpi.completed)}`} kind=${kpi.failed ? 'bad' : ''}/>
+    <${Kpi} name="failed streams" value=${count(kpi.failed)} note=${`of ${count(kpi.failed + kpi.completed)}, ${window}`} kind=${kpi.failed ? 'bad' : ''}/>
     <${Kpi} name="cost an hour" value=${money(kpi.cost_per_h)} note=${window}/></dl></section>`;
 }
 
@@ -101,8 +101,6 @@ function Plots({ board }) {
     <div class="plots"><${Plot} title="tokens a second" lines=${[{ label: 'now' }]} data=${[times, cut('tokens_per_s')]} from=${from} to=${to} format=${short} now=${[short(last('tokens_per_s'))]}/>
     <${Plot} title="milliseconds, p95 of 10 s" lines=${[{ label: 'first token' }, { label: 'between tokens', dash: [6, 4] }]} data=${[times, cut('ttft_p95_ms'), cut('gap_p95_ms')]} from=${from} to=${to} format=${short} now=${[millis(last('ttft_p95_ms')), millis(last('gap_p95_ms'))]}/></div></section>`;
 }
-
-const OVER = ['completed', 'failed', 'cancelled'];
 
 // What is said of the age of the last token: how bad that is, and the words.
 function ageOf(row, now, stall) {

@@ -58,11 +58,14 @@ export function sorted(rows, { name, down }) {
   });
 }
 
+// The states in which a stream has ended.
+export const OVER = ['completed', 'failed', 'cancelled'];
+
 // Buttons that command a stream. What the server says about a refusal is shown beside them, and read out.
 export function Commands({ feed, id, state, all = false }) {
   const [said, say] = useState('');
   const run = (op, more = {}) => () => feed.call({ op, sid: id, ...more }).then(() => say(all ? `${op}: done` : ''), (error) => say(error.message));
-  const over = ['completed', 'failed', 'cancelled'].includes(state);
+  const over = OVER.includes(state);
   const paused = state === 'paused';
   return html`<span class="commands">
     <button type="button" disabled=${over} aria-label=${`${paused ? 'Resume' : 'Pause'} ${id}`} onClick=${run(paused ? 'resume' : 'pause')}>${paused ? 'Resume' : 'Pause'}</button>

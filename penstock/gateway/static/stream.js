@@ -1,7 +1,7 @@
 // The page of one stream. It looks at the stream without reading it: the page keeps no stream alive.
 
 import { bytes, clock, count, millis, money, NONE, seconds, short, span, words } from './format.js';
-import { Commands, html, Kpi, State, useEffect, useRedraw, useRef, useState, useTopic } from './parts.js';
+import { Commands, html, Kpi, OVER, State, useEffect, useRedraw, useRef, useState, useTopic } from './parts.js';
 import { Machine } from './machine.js';
 import { Plot } from './plot.js';
 
@@ -31,7 +31,7 @@ export function Stream({ feed, id, board, paused }) {
       <${Kpi} name="cost" value=${facts.cost ? `${facts.cost[0].toPrecision(3)}` : NONE} unit=${facts.cost?.[1] ?? ''} note=${facts.cost && facts.usage_is_estimate ? 'estimated' : ''}/>
       <${Kpi} name=${facts.end_time ? 'took' : 'has run for'} value=${span(facts.total_time_s)} note=${`since ${clock(facts.start_time)}`}/></dl></section>
     <div class="column"><section aria-labelledby="machine-head"><h2 id="machine-head">State</h2><${Machine} machine=${machine} state=${facts.machine_state} last=${change ? change[2].split(' → ') : null}/></section>
-    <${Text} shows=${known.current.shows_text} text=${text}/>
+    <${Text} shows=${known.current.shows_text} text=${text} isOver=${OVER.includes(facts.state)}/>
     <${Readers} facts=${facts}/>
     <${Options} feed=${feed} id=${id} facts=${facts}/>
     <${OpenAs} id=${id}/></div>
@@ -60,11 +60,12 @@ function Dots({ dots, facts }) {
     <div><dt>waits for room or slow readers</dt><dd>${count(facts.backpressure_events)}</dd></div><div><dt>dropped tokens</dt><dd class=${facts.tokens_dropped ? 'bad' : ''}>${count(facts.tokens_dropped)}</dd></div></dl></section>`;
 }
 
-function Text({ shows, text }) {
+function Text({ shows, text, isOver }) {
   const [read, setRead] = useState(false);
   const box = useRef();
   useEffect(() => { if (box.current) box.current.scrollTop = box.current.scrollHeight; });
   if (!shows) return html`<section aria-labelledby="text-head"><h2 id="text-head">Text</h2><p class="empty">Not shown: it may be personal data. The setting <code>dashboard.show_text</code> shows it.</p></section>`;
+  if (!text.length) return html`<section aria-labelledby="text-head"><h2 id="text-head">Text</h2><p class="empty">${isOver ? 'It had no text.' : 'No text so far.'}</p></section>`;
   return html`<section aria-labelledby="text-head"><div class="bar-line"><h2 id="text-head">Text</h2><button type="button" aria-pressed=${String(read)} onClick=${() => setRead(!read)}>Read new text aloud</button></div>
     <div class="text" ref=${box} tabindex="0" role="region" aria-label="The text so far" aria-live=${read ? 'polite' : 'off'}>${text.map(([kind, piece], at) => (kind === 'reasoning' ? html`<details key=${at}><summary>reasoning, ${count(piece.length)} characters</summary>${piece}</details>` : html`<p key=${at} class=${kind === 'refusal' ? 'bad' : ''}>${piece}</p>`))}</div></section>`;
 }
@@ -101,7 +102,7 @@ const FIELDS = [['batch_size', 'tokens in a batch', 'number'], ['flush_interval'
 
 function Options({ feed, id, facts }) {
   const [said, say] = useState('');
-  const over = ['completed', 'failed', 'cancelled'].includes(facts.state);
+  const over = OVER.includes(facts.state);
   const send = (event) => {
     event.preventDefault();
     const changes = {};

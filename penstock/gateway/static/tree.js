@@ -5,6 +5,7 @@ import { count, sign, words } from './format.js';
 import { html, useRedraw, useRef, useState, useTopic } from './parts.js';
 
 const STEP = 50;
+const USUAL = { handler: 'serving', reaper: 'waiting' }; // what processes of the system do while nothing is wrong
 
 export function Tree({ feed, isPaused }) {
   const sheet = useRef(new Sheet()), redraw = useRedraw(), box = useRef();
@@ -63,7 +64,7 @@ export function Tree({ feed, isPaused }) {
       onFocus=${(event) => { event.stopPropagation(); setFocus(row.number); }}>
       <span class="node" onClick=${() => { setFocus(row.number); if (row.children) flip(row, !open); }}><span class="twist" aria-hidden="true">${row.children ? (open ? '▾' : '▸') : ''}</span>
         <span class="name" title=${`${row.name} (${row.kind})`}>${row.name.replace(/^(stream|source)\//, '')}</span>${row.children ? html` <span class="muted">${count(row.children)}</span>` : ''}
-        ${row.state !== 'running' ? html` <${Sign} name=${row.state}/>` : ''}${row.mailbox ? html` <b class="warn">${row.mailbox} waiting</b>` : ''}${row.restarts ? html` <b class="bad">${row.restarts} ↻</b>` : ''}</span>
+        ${row.state !== (USUAL[row.name] ?? 'running') ? html` <${Sign} name=${row.state}/>` : ''}${row.mailbox ? html` <b class="warn">${row.mailbox} waiting</b>` : ''}${row.restarts ? html` <b class="bad">${row.restarts} ↻</b>` : ''}</span>
       ${open ? html`<ul role="group">${children.slice(0, limit(row)).map((child, at) => node(child, level + 1, row.children, at + 1))}</ul>` : ''}
       ${open && rest > 0 ? html`<div class="rest muted">${count(rest)} more${children.length > limit(row) ? html` <button type="button" tabindex="-1" onClick=${(event) => { event.stopPropagation(); setLimits(new Map(limits).set(row.number, limit(row) + 4 * STEP)); }}>Show</button>` : ''}</div>` : ''}</li>`;
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
@@ -269,6 +270,10 @@ class other_server:  # noqa: N801
 
     def __enter__(self) -> str:
         class Handler(BaseHTTPRequestHandler):
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # the client has left, and its connection was reset
+                    super().handle()
+
             def do_GET(self) -> None:
                 body = json.dumps({"status": "up"}).encode()
                 self.send_response(200)

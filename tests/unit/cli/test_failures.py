@@ -26,6 +26,7 @@ from penstock.errors import (
     ProviderBusy,
     ProviderTimeout,
     RateLimited,
+    StoreUnavailable,
     StreamCrashed,
 )
 
@@ -112,6 +113,11 @@ def test_advice_names_what_can_be_done() -> None:
     assert explain(AuthenticationError(401, "No."), "gemini").endswith(
         "; check the key in GEMINI_API_KEY or GOOGLE_API_KEY or the settings"
     )
+    away = StoreUnavailable("redis://host", "Connection refused")
+    assert explain(away) == (
+        "redis://host: the store is not available: Connection refused; check --cluster, and whether that server runs"
+    )
+    assert explain(StoreUnavailable("a.db", "there is no such directory")).endswith("there is no such directory")
     assert explain(BadRequestError(404, "No such model.")) == "HTTP 404: No such model; check --model and --base-url"
     missing = OptionError(
         "api_key", None, "a key", message="No API key for openai. Set OPENAI_API_KEY or pass api_key=."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from tests.integration.raw_server import CHUNKED_ONCE, Peer, RawServer, chunk
 
@@ -19,11 +19,9 @@ def served(frames: Sequence[bytes], *, status: bytes = b"", body: bytes = b"") -
             head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
             peer.send(head % (status, len(body)) + body)
             return
-        with suppress(BrokenPipeError, ConnectionResetError):  # clients close at ``[DONE]``
-            peer.send(CHUNKED_ONCE)
-            for frame in frames:
-                peer.send(chunk(frame))
-            peer.send(b"0\r\n\r\n")
+        for data in (CHUNKED_ONCE, *map(chunk, frames), b"0\r\n\r\n"):
+            if not peer.send(data):  # clients close at ``[DONE]``
+                return
 
     with RawServer(serve) as server:
         yield f"http://127.0.0.1:{server.port}"

@@ -256,7 +256,8 @@ def test_an_answers_message_can_be_sent_back_as_it_is() -> None:
     result = {"role": "tool", "tool_call_id": one.id, "content": "1"}
     for dialect in PROVIDERS:
         body = request_of(asked(dialect, messages=[HI, message, result]), dialect, dialect)
-        assert msgspec.json.encode(body).count(b'"name":"f"') >= 1
+        times = 2 if dialect == "gemini" else 1  # there, the result has the name too
+        assert msgspec.json.encode(body).count(b'"name":"f"') == times
 
 
 def test_a_signature_that_is_null_leaves_the_one_in_the_extra_content() -> None:

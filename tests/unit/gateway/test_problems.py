@@ -50,6 +50,12 @@ def test_an_error_says_nothing_that_another_one_has_written(error: PenstockError
         assert SECRET.encode() not in b"".join(frame.data for frame in frames), protocol.name
 
 
+def test_a_provider_without_a_key_is_a_fault_of_the_gateway_and_not_of_the_request() -> None:
+    problem = problem_of(errors.OptionError("api_key", None, "a key for https://api.openai.com/v1"))
+    assert (problem.status, problem.code, problem.param) == (503, "provider_key_missing", None)
+    assert problem.message.startswith("The gateway has no API key for this provider.")
+
+
 @pytest.mark.parametrize("name", ["openai", "responses", "anthropic"])
 def test_an_error_does_not_repeat_why_a_stream_was_cancelled(name: str) -> None:
     opening = Opening(stream_id=SECRET, epoch="e", created=0)

@@ -216,7 +216,7 @@ def test_spares_end_when_they_are_not_needed_any_more(make_runtime: Make, monkey
         return lambda _: 1 + (refs[number].ask(chain(number + 1), timeout=GENEROUS) if number < 20 else 0)
 
     assert refs[0].ask(chain(1), timeout=GENEROUS) == 20
-    assert dispatcher.statistics().spares_started >= 1
+    assert dispatcher.statistics().spares_started >= 18  # 20 wait at once, and there are 2 workers
     assert few.wait(GENEROUS)
     assert refs[0].ask(lambda _: "still there", timeout=GENEROUS) == "still there"
 

@@ -35,7 +35,7 @@ def test_it_counts_and_measures(system: SimulatedSystem) -> None:
     assert report.tokens == 6
     assert report.inter_token_p50_s == pytest.approx(0.1)
     assert report.inter_token_p99_s == pytest.approx(0.1)
-    assert report.tokens_per_second > 0
+    assert report.tokens_per_second == pytest.approx(12.0)
     assert (report.stalls, report.loops, report.last_loop) == (0, 0, None)
 
 

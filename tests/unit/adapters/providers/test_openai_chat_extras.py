@@ -385,8 +385,11 @@ def test_ids_and_names_that_are_no_text_are_left_out(value: object) -> None:
     assert metadata(decode(chunk)) == []
 
 
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "123456789012345678901234567890", nested(5_000)])
-def test_values_that_json_cannot_carry_do_not_break_the_answer(value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "skipped"),
+    [("NaN", 3), ("-Infinity", 3), ("1e999", 3), ("123456789012345678901234567890", 2), (nested(5_000), 1)],
+)
+def test_values_that_json_cannot_carry_do_not_break_the_answer(value: str, skipped: int) -> None:
     extras = f'"citations":[{value}],"timings":{{"a":{value}}},"usage":{{"prompt_tokens":1,"cost":{value}}}'
     tools = f'"executed_tools":[{{"type":"t","output":{value}}}]'
     delta = f'"content":"a","annotations":[{value}],"audio":{{"id":{value}}},{tools}'
@@ -394,7 +397,7 @@ def test_values_that_json_cannot_carry_do_not_break_the_answer(value: str) -> No
     decoder = ChatDecoder(1_000_000, raw="unknown")
     body = f'data: {{"choices":[{{"delta":{{{delta}}},{end}}}],{extras}}}\n\n'.encode()
     told = decoder.feed(body)
-    assert decoder.skipped >= 1
+    assert decoder.skipped == skipped
     for event in events(told):
         msgspec.json.encode(event)
 
