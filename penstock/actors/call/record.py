@@ -398,6 +398,7 @@ class CallRecord:
             self.is_cancelled = True
             ref = self.ref
         self.abandon()
+        self.attempt = None  # none follows: without it, the call and the stream are no circle
         if ref is not None and ref.is_alive():
             ref.tell(Cancel())
 

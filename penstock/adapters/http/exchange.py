@@ -136,6 +136,7 @@ class RequestExchange:
             if self._handle.proxy and isinstance(error, ProviderError):
                 error.annotate(f"through the proxy {self._handle.proxy}")
             self._redactor.redact_error(error)
+        self._handle.forget()
         self.has_ended = True
         try:
             self._sink.ended(self._decoder, error)
