@@ -190,8 +190,8 @@ def test_a_request_that_fails_leaves_nothing_to_the_collector_though_a_frame_kee
         except OSError as lost:
             kept = lost  # as in urllib3's `urlopen`
             if kind is RequestCancelled:
-                raise RequestCancelled
-            raise kept
+                raise RequestCancelled from kept
+            raise
 
     gc.disable()
     try:
