@@ -480,6 +480,7 @@ class Integration(StateMachine):
         if self._call.ref is self.ref:
             self._call.abandon()
             self._note_state("done")
+            self.ends_quietly = self._call.is_settled(self._stream)
 
     def _to(self, state: str, *actions: Any) -> Next:
         self._note_state(state)
