@@ -259,6 +259,15 @@ class DynamicSupervisor(Supervising):
         else:
             self._log_restart(child, reason)
 
+    def forget_child(self, ref: ProcessRef) -> bool:
+        """Forget a child that ends quietly; see `Process.forget_child`."""
+        child = self._by_ref.get(ref)
+        if child is None or child.ref is not ref or child.spec.restart == "permanent":
+            return False
+        self._children.pop(child.id, None)
+        self._by_ref.pop(ref, None)
+        return True
+
     def _remove(self, child: Child, reason: object) -> None:
         """Remove a child that has ended, and tell the observer."""
         ref = child.ref or child.previous_ref

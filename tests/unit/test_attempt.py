@@ -168,6 +168,18 @@ def test_a_job_that_comes_after_the_attempt_was_abandoned_is_cancelled(simulatio
     assert job.cancelled == 1
 
 
+def test_a_job_that_has_ended_is_not_kept_even_if_it_was_over_before_it_was_noted(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    scene.attempt.take_job(job := Job())
+    assert scene.attempt.job is job
+    scene.attempt.ended(Decoded(), None)  # type: ignore[arg-type]
+    assert scene.attempt.job is None
+    scene.attempt.take_job(job)
+    assert scene.attempt.job is None
+    scene.attempt.abandon()
+    assert job.cancelled == 0
+
+
 def test_the_job_of_an_attempt_under_way_is_cancelled_once_by_abandoning_it(simulation: Simulation) -> None:
     scene = Scene(simulation)
     job = Job()

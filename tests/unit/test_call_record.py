@@ -380,9 +380,9 @@ def test_a_cancelled_call_lets_go_of_all_and_tells_its_integration(alive: bool |
     call = record(candidate(gate=gate))
     assert not call.is_cancelled
     ref = None if alive is None else Ref(alive=alive)
-    call.ref, call.attempt = ref, Attempt()
+    call.ref, call.attempt = ref, (attempt := Attempt())
     ticket = call.take_ticket(gate, lambda: None, 0.0)
     call.cancel()
-    assert (call.is_cancelled, call.attempt.abandoned) == (True, 1)
+    assert (call.is_cancelled, attempt.abandoned, call.attempt) == (True, 1, None)
     assert gate.told == [("spent", ticket, None), ("leave", ticket, "neutral")]
     assert ref is None or [type(message) for message in ref.told] == ([Cancel] if alive else [])

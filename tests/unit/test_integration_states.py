@@ -302,13 +302,14 @@ def test_half_a_second_that_is_left_is_waited_for() -> None:
 def test_a_turn_of_another_ticket_is_none_and_without_a_gate_or_a_ticket_nothing_is_timed_out() -> None:
     desk = Desk("limited")
     own, other = object(), object()
-    desk.integration._call.ticket = own
+    desk.integration._call.ticket = SimpleNamespace(wake=own)
     assert desk.gets(Cast(_Turn(other))) is None  # type: ignore[arg-type]
     assert desk.gets(NamedTimeout("queue", None)) is None
     assert desk.done == []
     assert desk.gets(Cast(_Turn(own))) == "_enter"  # type: ignore[arg-type]
     desk.candidate.gate = SimpleNamespace(timed_out=lambda ticket: ticket)
     desk.integration._call.ticket = None
+    assert desk.gets(Cast(_Turn(own))) is None  # type: ignore[arg-type]
     assert desk.gets(NamedTimeout("queue", None)) is None
     assert desk.done == [("_enter",)]
 
@@ -417,7 +418,7 @@ def test_a_gate_admits_a_ticket_has_it_wait_or_refuses_it_and_wakes_it() -> None
     assert shown(sender.integration._begin_attempt()) == ("limited", timeout("queue", 7.0), state_timeout(2.0))
     assert (gate.asked, sender.jitter, sender.started) == ([sender.call.ticket], 0.25, [])
     sender.wake()
-    assert sender.box == [Cast(_Turn(sender.call.ticket))]
+    assert sender.box == [Cast(_Turn(sender.wake))]
     gate.answer = Refused(error := ProviderBusy("mine", "full"))
     assert sender.integration._enter() == ("_failed", error, None)
     gate.answer = Admitted()

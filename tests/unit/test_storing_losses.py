@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,8 +11,9 @@ import pytest
 
 from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.adapters.journals.memory_store import MemoryLogStore
-from penstock.errors import Fenced
-from penstock.ports import EMPTY, EntryId, LogFrame, OwnerMark, Request
+from penstock.errors import Fenced, StoreBusy, StoreError, StoreUnavailable
+from penstock.ports import EMPTY, Append, EntryId, LogFrame, OwnerMark, Request
+from penstock.testing import eventually
 
 
 class Said(msgspec.Struct):
@@ -152,3 +153,105 @@ def test_the_owner_is_fenced_by_another_mark_also_by_one_with_a_smaller_epoch(st
     assert stored(store) == [1, 2]
     assert marks(store)[-1] == ("late clock", "open")
     owner.writer.close(5)
+
+
+# --- how many wait ---------------------------------------------------------------------------------------------------
+
+
+class Watched(MemoryLogStore):
+    """Calls ``before`` before each transaction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: Callable[[], object] = lambda: None
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
+        self.before()
+        return super().append_all(appends)
+
+
+@pytest.fixture
+def watched() -> Iterator[Owner]:
+    made = Owner(Watched())
+    yield made
+    made.writer.close(5)
+
+
+def test_an_event_that_is_written_again_waits_once_also_if_another_came_meanwhile(watched: Owner) -> None:
+    store = watched.store
+    assert isinstance(store, Watched)
+    tails = [watched.say() for _ in range(4)]
+    assert watched.writer.waiting == 0
+    store.rewind("s", tails[1])
+    seen: list[int] = []
+
+    def say_another() -> None:  # while the store is asked for the first time, which will refuse
+        store.before = lambda: seen.append(watched.writer.waiting)
+        event = Said(6)
+        watched.log.append(event)
+        watched.events.append(event)
+        seen.append(watched.writer.waiting)
+
+    store.before = say_another
+    watched.say()
+    watched.flush()
+    assert stored(store) == [1, 2, 3, 4, 5, 6]
+    assert seen == [2, 4]  # 5 and 6; then 3 and 4 too
+    assert watched.writer.waiting == 0
+
+
+def test_events_wait_until_a_store_that_fails_has_them_and_count_for_the_limit(watched: Owner) -> None:
+    store, writer = watched.store, watched.writer
+    assert isinstance(store, Watched)
+    writer._limit = 4
+    watched.say()
+
+    def fail() -> None:
+        raise StoreUnavailable("memory", "broken")
+
+    store.before = fail
+    for number in (2, 3):
+        watched.log.append(Said(number))
+    eventually(lambda: writer.last_error is not None)
+    assert writer.waiting == 2
+    for number in (4, 5):
+        watched.log.append(Said(number))
+    assert writer.waiting == 4
+    with pytest.raises(StoreBusy):
+        watched.log.append(Said(6))
+    store.before = lambda: None
+    watched.flush()
+    assert stored(store) == [1, 2, 3, 4, 5]
+    assert writer.waiting == 0
+
+
+def test_of_a_log_that_is_another_owners_nothing_waits(watched: Owner) -> None:
+    store = watched.store
+    tail = watched.say()
+    store.append("s", tail, OwnerMark(EntryId(tail.epoch + 1_000, 0), "z"))
+    for number in (2, 3):
+        watched.log.append(Said(number))
+    watched.flush()
+    assert watched.log.is_fenced
+    assert watched.writer.waiting == 0
+
+
+def test_events_that_cannot_be_encoded_wait_no_more(watched: Owner) -> None:
+    def fail(_events: Sequence[Any]) -> bytes:
+        raise ValueError
+
+    watched.log._encode = fail
+    watched.log.append(Said(1))
+    watched.flush()
+    assert watched.log.is_fenced
+    assert watched.writer.waiting == 0
+
+
+def test_events_are_stored_and_wait_no_more_although_the_function_that_is_told_fails(watched: Owner) -> None:
+    def fail(_seq: int) -> None:
+        raise ValueError
+
+    watched.log.on_stored = fail
+    assert watched.say() > EMPTY
+    assert stored(watched.store) == [1]
+    assert watched.writer.waiting == 0

@@ -121,9 +121,11 @@ class Attempt:
             self._is_in_order = True
 
     def take_job(self, job: ReaderJob) -> None:
-        """Note the reader's job."""
+        """Note the reader's job, until it has ended: the job knows this sink, and the two would be a circle."""
         self.job = job
-        if self.is_void:  # meanwhile, by the successor of a killed integration
+        if self.has_ended:  # looked at afterwards, as `ended` sets it before it forgets the job
+            self.job = None
+        elif self.is_void:  # meanwhile, by the successor of a killed integration
             job.cancel()
 
     def abandon(self) -> None:
@@ -132,8 +134,8 @@ class Attempt:
             before, self.is_void = self.is_void, True
         if before:
             return
-        if self.job is not None:
-            self.job.cancel()
+        if (job := self.job) is not None:
+            job.cancel()
         if self.is_pushing:
             self._record.intake.wake_waiters()
 
@@ -472,7 +474,7 @@ class Attempt:
             self._builder.model = decoder.model or self._builder.model
             if decoder.skipped:
                 get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
-        self.decoder, self.has_ended = decoder, True
+        self.decoder, self.has_ended, self.job = decoder, True, None
         self._send(Ended(self.number, complete, error))
 
     def _send(self, news: Any) -> None:

@@ -19,9 +19,10 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.call.attempt import Attempt
-from penstock.actors.call.gate import Admitted, Refused, Ticket, Wait
+from penstock.actors.call.gate import Admitted, Refused, Wait
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.call.record import CallRecord
+from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import NORMAL, Ephemeral, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
@@ -74,9 +75,21 @@ class _ResetAnswered(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class _Turn(Ephemeral, msgspec.Struct, frozen=True):
-    """The gate may admit the ticket now."""
+    """The gate may admit the ticket now that has this ``wake``."""
 
-    ticket: Ticket
+    wake: _Wake
+
+
+class _Wake:
+    """What a ticket calls when it may be admitted. It does not know the ticket, which has it."""
+
+    __slots__ = ("_inbox",)
+
+    def __init__(self, inbox: Mailbox) -> None:
+        self._inbox = inbox
+
+    def __call__(self) -> None:
+        self._inbox.put(Cast(_Turn(self)))
 
 
 class Integration(StateMachine):
@@ -119,8 +132,9 @@ class Integration(StateMachine):
         match event:
             case StateTimeout():
                 return self._enter()
-            case Cast(message=_Turn(ticket=ticket)):
-                return self._enter() if ticket is self._call.ticket else None
+            case Cast(message=_Turn(wake=wake)):
+                ticket = self._call.ticket
+                return self._enter() if ticket is not None and ticket.wake is wake else None
             case NamedTimeout(name="queue"):
                 gate, own_ticket = self._call.candidate.gate, self._call.ticket
                 if gate is None or own_ticket is None:  # the system is being stopped
@@ -248,11 +262,10 @@ class Integration(StateMachine):
         gate = self._call.candidate.gate
         if gate is None:
             return self._send()
-        inbox = self.actor_inbox
         with self._call.lock:
             if self._call.ref is not self.ref or self._call.is_cancelled:
                 return Stop(NORMAL)  # another one has taken over, or the stream has ended
-            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))), self._random.random())
+            self._call.take_ticket(gate, _Wake(self.actor_inbox), self._random.random())
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
@@ -467,6 +480,7 @@ class Integration(StateMachine):
         if self._call.ref is self.ref:
             self._call.abandon()
             self._note_state("done")
+            self.ends_quietly = self._call.is_settled(self._stream)
 
     def _to(self, state: str, *actions: Any) -> Next:
         self._note_state(state)

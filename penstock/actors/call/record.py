@@ -392,12 +392,17 @@ class CallRecord:
     def _may_end(self, record: StreamRecord, by: ProcessRef | None) -> bool:
         return not self.is_handed_over and record.ending is None and (by is None or by is self.ref)
 
+    def is_settled(self, record: StreamRecord) -> bool:
+        """Whether the stream does not wait for its end any more."""
+        return self is not record.feed or self.is_handed_over or record.ending is not None or record.is_over
+
     def cancel(self) -> None:
         """Close the connection, leave the gate, and end the integration. Any thread; harmless if it has ended."""
         with self.lock:
             self.is_cancelled = True
             ref = self.ref
         self.abandon()
+        self.attempt = None  # none follows: without it, the call and the stream are no circle
         if ref is not None and ref.is_alive():
             ref.tell(Cancel())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import weakref
 from typing import Any
 
 import pykka
@@ -23,13 +24,16 @@ class DeadProcess:
     """Owner of a dead process's mailbox: answers calls with `ProcessDead` and counts other messages as dead letters.
 
     A call that was waiting when the process died gets the exit reason, a later one ``"noproc"``.
+
+    The mailbox has it, so it knows the mailbox and the ref only weakly: a process that is dead, and that no other knows
+    any more, is no circle that waits for the garbage collector.
     """
 
     __slots__ = ("_dead_letters", "_label", "_late", "_mailbox", "_ref", "reason")
 
     def __init__(self, ref: ProcessRef, dead_letters: DeadLetters, reason: object) -> None:
-        self._ref = ref
-        self._mailbox = ref.actor_inbox
+        self._ref = weakref.ref(ref)
+        self._mailbox = weakref.ref(ref.actor_inbox)
         self._label = ref.label
         self._dead_letters = dead_letters
         self._late = False
@@ -47,17 +51,20 @@ class DeadProcess:
 
     def run(self, limit: int) -> int:
         """Empty the mailbox. Called by a worker that holds it."""
+        mailbox = self._mailbox()
+        assert mailbox is not None
         try:
             self.answer_all()
         finally:
-            self._mailbox.leave()
+            mailbox.leave()
         return 0
 
     def answer_all(self) -> None:
         """Empty the mailbox. Any thread."""
-        while True:
+        mailbox = self._mailbox()
+        while mailbox is not None:
             try:
-                item = self._mailbox.get()
+                item = mailbox.get()
             except queue.Empty:
                 return
             self.answer(item)
@@ -73,7 +80,8 @@ class DeadProcess:
     def _is_ignored(self, item: Any) -> bool:
         if _is_ephemeral(item) or _is_ephemeral(getattr(item, "message", None)):  # it may be in a `Cast`
             return True
-        return any(take_back(item) for take_back in self._ref.on_returned)
+        ref = self._ref()
+        return ref is not None and any(take_back(item) for take_back in ref.on_returned)
 
     def __str__(self) -> str:
         return f"{self._label} (dead)"

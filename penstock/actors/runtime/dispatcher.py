@@ -283,7 +283,7 @@ class ThreadedDispatcher:
             if self._monitor_sleeps:  # looked at after `owner` is set, see `_sleep_until_work`
                 self._wake_monitor.set()
             worker.messages += owner.run(throughput)
-            worker.owner = owner = None
+            worker.owner = owner = mailbox = None  # a thread that waits keeps no dead process alive
             worker.slices += 1
             if (worker.lent or self._running > self._target) and not self._stay(worker):
                 return

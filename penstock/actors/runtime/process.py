@@ -86,6 +86,10 @@ class Process(pykka.Actor):
 
     _actor_ref: ProcessRef
 
+    ends_quietly: bool = False
+    """Set this in ``terminate`` if the clean end of the process needs nothing but that its supervisor forgets it. That
+    is done at once then, in the thread of the process, and neither the supervisor nor its observer gets a message."""
+
     ref_class: ClassVar[type[ProcessRef]] = ProcessRef
     """Class of the process's ref."""
 
@@ -420,6 +424,13 @@ class Process(pykka.Actor):
         if self.in_pykka_registry:
             ActorRegistry.unregister(self._actor_ref)
         self._answer_pending_calls(reason)
+
+    def forget_child(self, ref: ProcessRef) -> bool:
+        """Forget a child that ends quietly; False: it is not known as one, so that an exit notice is needed.
+
+        Called in the thread of the child, under a lock of the runtime: it must not block.
+        """
+        return False
 
     def _answer_pending_calls(self, reason: object) -> None:
         """Answer the calls that the process has taken out of its mailbox and not answered.

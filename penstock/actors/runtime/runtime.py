@@ -21,7 +21,7 @@ from penstock.actors.runtime.dead_process import DeadProcess
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.runtime.node import Spawnable
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.runtime.reasons import KILL, KILLED, NOPROC, NORMAL, ProcessExit
+from penstock.actors.runtime.reasons import KILL, KILLED, NOPROC, NORMAL, ProcessExit, is_clean
 from penstock.actors.runtime.reply import Reply, answer_with
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.start import PendingStart
@@ -203,11 +203,12 @@ class Runtime:
             process.actor_inbox.mark_dead(dead)
             self._forget(ref, process)
             self.ended += 1
+        quiet_for = process.parent if process.ends_quietly and is_clean(reason) else None
         try:
             process.dispose(reason)
         finally:
             with self._lock:
-                self._announce(ref, reason)
+                self._announce(ref, reason, quiet_for)
             dead.close()
 
     def _forget(self, ref: ProcessRef, process: Process) -> None:
@@ -215,8 +216,8 @@ class Runtime:
         if process.name is not None and self._names.get(process.name) is ref:
             del self._names[process.name]
 
-    def _announce(self, ref: ProcessRef, reason: object) -> None:
-        """Notify waiting threads, monitors and links.
+    def _announce(self, ref: ProcessRef, reason: object, quiet_for: ProcessRef | None) -> None:
+        """Notify waiting threads, monitors and links, except ``quiet_for``, if that can forget the process without.
 
         Called with the lock held, so that no notice is sent after `unlink` or `demonitor` has returned. Putting a
         message into the mailbox of a living process runs no foreign code.
@@ -237,6 +238,8 @@ class Runtime:
         for peer in relations.links or ():
             if (theirs := self._relations.get(peer)) is not None and theirs.links:
                 theirs.links.pop(ref, None)
+            if peer is quiet_for and (parent := self._alive.get(peer)) is not None and parent.forget_child(ref):
+                continue
             self._signal(peer, ref, reason)
 
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:

@@ -433,6 +433,7 @@ class StateMachine(Process):
         """Release what the machine holds. Called once by the runtime when it is dead, in any thread."""
         if self._timeouts is not None:
             self._timeouts.cancel_all()
+        self._handler = _ended  # not a method of this machine any more, which would be a circle
         super().dispose(reason)
 
     def _answer_pending_calls(self, reason: object) -> None:
@@ -446,6 +447,10 @@ class StateMachine(Process):
         for owed in tuple(self._owed or ()):
             if (reply := owed()) is not None:
                 answer_call_to_dead(None, reply, self.label, reason)
+
+
+def _ended(_event: Any) -> None:
+    """Handler of a dead machine. Its own thread may call it, if another thread has killed the machine just before."""
 
 
 def _same(one: Any, other: Any) -> bool:

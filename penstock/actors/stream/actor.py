@@ -315,6 +315,7 @@ class TokenStream(DirectEmitter):
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
             self._conclude(self._empty_buffer(ending or Complete()) or ending or Fail(crash))
+        self.ends_quietly = self._stream.is_settled
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """State, sizes, options, timers; no text, no key, no metadata."""

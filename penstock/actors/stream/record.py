@@ -439,6 +439,15 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         """Whether the terminal event has been announced, or is being announced."""
         return self._is_announced
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended, and nothing is left for the handler to do: no end to tell or log, no time to linger."""
+        return (
+            self._is_announced
+            and self.log.terminal.__class__ is not StreamFailed
+            and self.on_orphan in ("cancel", "continue")
+        )
+
     def begin_to_announce(self) -> bool:
         """Whether the end is to be announced now; only the first call returns True."""
         with self._lock:

@@ -75,7 +75,8 @@ class StoredLog:
         self._facts: dict[str, Any] = {}  # that were sent
         self._pending: list[Any] = []  # guarded by the writer's lock, as the next
         self._notes: dict[str, Any] = {}
-        self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
+        self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone, as the next
+        self._sent_events = 0
         self._farewell: bytes | None = None  # the data of the owner mark by which the log is handed over
 
     @property
@@ -127,6 +128,7 @@ class StoredLog:
         """The entries to append now: those of the last try, or what has come since."""
         if self._sent:
             return self._sent
+        self._sent_events = len(events)
         expected, mark, node = self._tail, self._mark, self._writer.node
         if self._said == _NOTHING_SAID and events:
             self._said = events[0].seq - 1
@@ -158,6 +160,11 @@ class StoredLog:
             farewell = OwnerMark(EntryId(self._epoch, 0), node, HANDOFF, self._farewell)
             self._sent.append(Append(self.name, expected, farewell))
         return self._sent
+
+    def take_sent(self) -> int:
+        """How many events have been sent and wait no more: they are stored, refused, or given up. Counts each once."""
+        count, self._sent_events = self._sent_events, 0
+        return count
 
     def answered(self, answers: Sequence[EntryId | StoreError]) -> StoreError | None:
         """Note the answers to `appends`; returns an error if they must be tried again."""
@@ -264,7 +271,7 @@ class StoreWriter:
         self._patience = patience
         self._lock = threading.Lock()
         self._dirty: dict[StoredLog, None] = {}
-        self._count = 0  # events that wait
+        self._count = 0  # events that wait, in the logs or for the store's answer
         self._doubtful: dict[StoredLog, None] = {}  # see `verify`
         self._again: list[StoredLog] = []  # failed; used by the writer's thread alone
         self._news = threading.Event()
@@ -357,10 +364,11 @@ class StoreWriter:
         with self._lock:
             pending, notes = log.take_events()
             first = pending[0].seq if pending else None
-            for event in (*(one for one in events if first is None or one.seq < first), *pending):
+            lost = [event for event in events if first is None or event.seq < first]
+            for event in (*lost, *pending):
                 log.add(event)
             log.add_note({**facts, **notes})
-            self._count += len(events)
+            self._count += len(lost)  # the pending ones are counted already
             self._note(log)
 
     def _note(self, log: StoredLog) -> None:
@@ -400,19 +408,20 @@ class StoreWriter:
             logs = list(dict.fromkeys([*self._again, *self._dirty]))
             taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
             self._dirty = dict.fromkeys(self._again)
-            count = sum(len(events) for _, events, _ in taken)
         self._again = []
         now = self._clock.time()
         batch: list[tuple[StoredLog, list[Append]]] = []
         size = 0
         for log, events, notes in taken:
             if log.is_fenced:
+                self._settle(log.take_sent() + len(events))
                 continue
             try:
                 appends = log.appends(events, notes, now)
             except Exception as error:  # what cannot be encoded; a log with a hole would be worse than none
                 get_logger(stream_id=log.name).error("events_not_encoded", error=type(error).__name__, exc_info=error)
                 log.give_up()
+                self._settle(log.take_sent())
                 continue
             if appends:
                 batch.append((log, appends))
@@ -423,9 +432,13 @@ class StoreWriter:
         if batch:
             self._append(batch)
         with self._lock:
-            self._count -= count
             if self._again or self._dirty:
                 self._news.set()
+
+    def _settle(self, count: int) -> None:
+        """Note that so many events wait no more."""
+        with self._lock:
+            self._count -= count
 
     def _look_at_doubtful(self) -> None:
         """Look at logs that may be another's. Before events are taken out of them, which may have to be put back."""
@@ -445,16 +458,20 @@ class StoreWriter:
             return
         failed: list[StoredLog] = []
         problem: StoreError | None = None
+        settled = 0
         for log, appends in batch:
             own, answers = answers[: len(appends)], answers[len(appends) :]
             try:
                 trouble = log.answered(own)
             except Exception as error:  # of a callback; the other logs must have their answers
                 get_logger(stream_id=log.name).error("store_callback_failed", exc_info=error)
-                continue
+                trouble = None
             if trouble is not None:
                 failed.append(log)
                 problem = trouble
+            else:
+                settled += log.take_sent()
+        self._settle(settled)
         if problem is not None:
             self._failed(problem, failed)
         elif self.last_error is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.adapters.http.answer import Redactor, host_of, refusal_of
-from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
+from penstock.adapters.http.faults import body_failure, clear_frames, request_failure, unexpected_failure
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.adapters.http.reporting import report_failure
 from penstock.adapters.http.transport import Transport
@@ -82,10 +82,13 @@ class RequestExchange:
             self._check_secret_headers()
             prepared = self._prepared()
             return transport(prepared, (options.connect_timeout, self._wait_limit), options.verify_tls)
-        except RequestCancelled:
+        except RequestCancelled as cancelled:
+            clear_frames(cancelled)
             raise
         except Exception as error:
-            return self._request_failure(error)
+            failure = self._request_failure(error)
+            clear_frames(error)
+            return failure
 
     def _request_failure(self, error: BaseException) -> PenstockError:
         """Map an exception that was raised before the answer's head was complete."""
@@ -136,6 +139,7 @@ class RequestExchange:
             if self._handle.proxy and isinstance(error, ProviderError):
                 error.annotate(f"through the proxy {self._handle.proxy}")
             self._redactor.redact_error(error)
+        self._handle.forget()
         self.has_ended = True
         try:
             self._sink.ended(self._decoder, error)

@@ -6,6 +6,7 @@ import errno
 import http.client
 import socket
 import ssl
+import traceback
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from penstock.errors import (
     describe_reason,
 )
 
-__all__ = ["body_failure", "is_local_fault", "request_failure", "unexpected_failure"]
+__all__ = ["body_failure", "clear_frames", "is_local_fault", "request_failure", "unexpected_failure"]
 
 _LOCAL_FAULTS = {
     errno.EMFILE: "this process has no file descriptors left",
@@ -82,6 +83,20 @@ def _missing_descriptors() -> int | None:
     except OSError as error:
         return error.errno if error.errno in _LOCAL_FAULTS else None
     return None
+
+
+def clear_frames(error: BaseException) -> None:
+    """Forget the local variables of the frames through which an exception and those before it have come.
+
+    A frame of urllib3 keeps the exception in a variable: a circle, in which the request and its stream would wait for
+    the garbage collector.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        traceback.clear_frames(found.__traceback__)
+        found = found.__context__
 
 
 class _CauseSummary(Exception):

@@ -71,6 +71,10 @@ class RequestHandle:
         """Report that the whole request was sent."""
         self._on_sent()
 
+    def forget(self) -> None:
+        """Report nothing any more, and let go of what it was reported to: the exchange, which has this handle."""
+        self._on_sent = _nothing
+
     def detach(self) -> None:
         """Close the duplicate, before the socket is closed or returns to the pool. Closes a cancelled connection."""
         with self._lock:
@@ -81,6 +85,10 @@ class RequestHandle:
             sock.close()
         if connection is not None and cancelled:
             connection.close()
+
+
+def _nothing() -> None:
+    return
 
 
 class _Current(threading.local):

@@ -159,7 +159,7 @@ class Loop:
 
     def _turn(self) -> None:
         """Do one turn after the other until the loop is closed. Only the poll may raise, which ends the loop."""
-        watched, posted, poll = self._watched, self._posted, self._poll
+        posted, poll = self._posted, self._poll
         while not self._is_closing or posted:
             ready = poll.wait(self._patience())
             # After the wake-up was reset and before the posts are looked at, so that none is missed.
@@ -168,20 +168,24 @@ class Loop:
             if posted:
                 self._run_posted()
             self._fire_timers()
-            if not ready:
-                continue
-            self._before_reads()
-            try:
-                for fd in ready:
-                    reader = watched.get(fd)  # it may have been unwatched in this turn
-                    if reader is not None:
-                        try:
-                            reader.ready()
-                        except BaseException:  # a bug: the other streams must not suffer from it
-                            report_failure()
-                            self._drop(fd)
-            finally:
-                self._after_reads()
+            if ready:
+                self._read(ready)
+
+    def _read(self, ready: list[int]) -> None:
+        """Read each socket once. A method of its own, so that no reader is kept alive while the loop waits."""
+        watched = self._watched
+        self._before_reads()
+        try:
+            for fd in ready:
+                reader = watched.get(fd)  # it may have been unwatched in this turn
+                if reader is not None:
+                    try:
+                        reader.ready()
+                    except BaseException:  # a bug: the other streams must not suffer from it
+                        report_failure()
+                        self._drop(fd)
+        finally:
+            self._after_reads()
 
     def _drop(self, fd: int) -> None:
         """Stop watching a socket that may have been closed."""

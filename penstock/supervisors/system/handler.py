@@ -230,7 +230,7 @@ class StreamHandler(StateMachine):
         self._watching.ended(record)
 
     def _call_exited(self, record: StreamRecord, call: CallRecord, reason: object) -> None:
-        if call is not record.feed or call.is_handed_over or record.ending is not None or record.is_over:
+        if call.is_settled(record):
             if not self._is_at_work(call):
                 call.abandon()
         elif isinstance(reason, str) and reason == NOPROC:

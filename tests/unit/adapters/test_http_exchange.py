@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import requests
 from urllib3 import HTTPResponse
 
 from penstock.adapters.http import exchange
+from penstock.adapters.http.handle import RequestCancelled
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError, ProviderTimeout
 from penstock.ports import Decoder, Delta, ProviderRequest, Secret, TextDelta
@@ -175,6 +178,34 @@ def test_a_request_that_was_cancelled_in_the_queue_is_never_sent_and_ends_once()
     line.job.dismiss()
     assert [str(end) for end in line.sink.ends] == [str(IncompleteStream("cancelled"))]
     assert line.job.has_ended
+
+
+@pytest.mark.parametrize("kind", [OSError, RequestCancelled])
+def test_a_request_that_fails_leaves_nothing_to_the_collector_though_a_frame_keeps_the_exception(
+    kind: type[Exception],
+) -> None:
+    def send(prepared: Any, timeouts: Any, verify: Any) -> requests.Response:
+        try:
+            raise OSError("the connection is lost")
+        except OSError as lost:
+            kept = lost  # as in urllib3's `urlopen`
+            if kind is RequestCancelled:
+                raise RequestCancelled from kept
+            raise
+
+    gc.disable()
+    try:
+        sink = Sink(wants_more=True)
+        request = ProviderRequest(url="http://127.0.0.1/v1", body=b"")
+        provider: Any = SimpleNamespace()
+        job = exchange.HttpExchange(provider, request, RequestOptions(), sink, lambda _: None)
+        left = weakref.ref(job)
+        job.run(lambda: send)
+        assert len(sink.ends) == 1
+        del job
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_a_dismissed_request_says_that_it_was_not_sent() -> None:

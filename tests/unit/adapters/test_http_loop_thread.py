@@ -6,7 +6,9 @@ import contextlib
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,6 +72,35 @@ def test_posts_run_in_their_order_in_the_loops_thread(loop: Loop) -> None:
     done(loop)
     assert seen == list(range(1000))
     assert threads == {loop.thread}
+
+
+class Once:
+    """Reads once, and is not watched afterwards."""
+
+    def __init__(self, loop: Loop, here: socket.socket, read: threading.Event) -> None:
+        self._loop, self._here, self._read = loop, here, read
+
+    def ready(self) -> None:
+        self._here.recv(4)
+        self._loop.unwatch(self._here.fileno())
+        self._read.set()
+
+    def lost(self, error: BaseException) -> None:
+        raise AssertionError(error)
+
+
+def test_a_reader_that_is_not_watched_any_more_is_not_kept_while_the_loop_waits(loop: Loop) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        read = threading.Event()
+        reader = Once(loop, here, read)
+        loop.post(partial(loop.watch, here.fileno(), reader))
+        there.send(b"1")
+        assert read.wait(PATIENCE)
+        left = weakref.ref(reader)
+        del reader
+        done(loop)  # the turn of the read is over
+        assert left() is None
 
 
 def test_no_post_of_many_threads_is_missed(loop: Loop) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -855,6 +856,16 @@ def test_by_default_there_are_two_workers_that_take_64_messages_a_turn(make_runt
     over.get(timeout=GENEROUS)
     busy.ask(lambda _: None, timeout=GENEROUS)
     assert order == ["busy"] * 64 + ["other"] + ["busy"] * 36
+
+
+def test_a_worker_that_waits_for_work_keeps_nothing_of_the_process_that_it_ran_last(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    ref = runtime.spawn(Runner)
+    ref.ask(lambda _: None, timeout=GENEROUS)
+    left: list[Callable[[], object]] = [weakref.ref(ref), weakref.ref(ref.actor_inbox), ref._actor_weakref]
+    ref.terminate(timeout=GENEROUS)
+    del ref
+    eventually(lambda: [one() for one in left] == [None, None, None], GENEROUS)
 
 
 def test_no_more_than_256_spares_are_added_by_default(make_runtime: Make) -> None:

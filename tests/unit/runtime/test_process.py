@@ -427,6 +427,20 @@ class Holding(StateMachine):
         self.seen.append(event)
 
 
+def test_who_has_only_the_mailbox_of_a_dead_process_is_answered_too(runtime: Runtime) -> None:
+    ref = runtime.spawn(Runner)
+    mailbox = ref.actor_inbox
+    ref.terminate(timeout=GENEROUS)
+    del ref
+    reply = Reply(runtime.dispatcher)
+    mailbox.put(Envelope("late", reply_to=reply))
+    with pytest.raises(ProcessDead) as caught:
+        reply.get(timeout=GENEROUS)
+    assert caught.value.reason == "noproc"
+    mailbox.put("a message")
+    assert runtime.dead_letters.count == 1
+
+
 @pytest.mark.parametrize("kind", ["process", "machine"])
 def test_killed_in_a_handler_a_process_is_dead_for_all_others_at_once(make_runtime: Make, kind: str) -> None:
     runtime = make_runtime(workers=1)

@@ -64,6 +64,9 @@ class Call:
         self.abandoned = 0
         self.ends: list[Any] = []
 
+    def is_settled(self, record: Any) -> bool:
+        return self is not record.feed or self.is_handed_over or record.ending is not None or record.is_over
+
     def abandon(self) -> None:
         self.abandoned += 1
 

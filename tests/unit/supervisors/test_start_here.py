@@ -93,6 +93,50 @@ def test_it_is_a_child_like_any_other(house: House) -> None:
     assert (ref.is_alive(), which_children(house.ref)) == (False, [])
 
 
+def quiet(process: Any) -> None:
+    process.ends_quietly = True
+    process.exit()
+
+
+def test_one_that_ends_quietly_is_forgotten_at_once_and_nothing_is_reported(house: House) -> None:
+    ref = house.start("transient")
+    process: Any = ref._actor_weakref()
+    assert ref.actor_inbox.borrow()
+    process.run_step(quiet, process)  # nothing else runs meanwhile, neither the supervisor
+    assert (ref.is_alive(), house.supervisor._children, house.supervisor._by_ref) == (False, {}, {})
+    assert house.supervisor.actor_inbox.empty()
+    assert house.told() == []
+    assert house.start().is_alive()
+
+
+def test_one_that_would_end_quietly_is_reported_if_it_ends_otherwise(house: House) -> None:
+    ref = house.start()
+    process: Any = ref._actor_weakref()
+    process.ends_quietly = True
+    house.runtime.exit(ref, KILL)
+    assert house.told() == [("a", (None,), "worker/a", "killed")]
+    assert which_children(house.ref) == []
+
+
+def test_one_that_ends_quietly_before_it_is_entered_is_reported(house: House) -> None:
+    house.supervisor.between = lambda ref: end_quietly(house, ref)
+    house.start()
+    assert [reason for _, _, _, reason in house.told()] == ["normal"]
+    assert which_children(house.ref) == []
+
+
+def end_quietly(house: House, ref: ProcessRef) -> None:
+    ref.tell(quiet)
+    house.simulation.settle()
+
+
+def test_a_permanent_one_that_ends_quietly_is_started_again(house: House) -> None:
+    ref = house.start("permanent")
+    end_quietly(house, ref)
+    (info,) = which_children(house.ref)
+    assert (info.ref is ref, info.restarts) == (False, 1)
+
+
 def test_its_crash_is_reported_with_its_own_specification(house: House) -> None:
     crash = ValueError("x")
     ref = house.start()
