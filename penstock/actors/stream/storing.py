@@ -398,8 +398,9 @@ class StoreWriter:
             self._look_at_doubtful()
         with self._lock:
             logs = list(dict.fromkeys([*self._again, *self._dirty]))
-            taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
-            self._dirty = dict.fromkeys(self._again)
+            again = dict.fromkeys(self._again)
+            taken = [(log, *(([], {}) if log in again else log.take_events())) for log in logs]
+            self._dirty = again
             count = sum(len(events) for _, events, _ in taken)
         self._again = []
         now = self._clock.time()
@@ -445,10 +446,11 @@ class StoreWriter:
             return
         failed: list[StoredLog] = []
         problem: StoreError | None = None
+        end = 0
         for log, appends in batch:
-            own, answers = answers[: len(appends)], answers[len(appends) :]
+            first, end = end, end + len(appends)
             try:
-                trouble = log.answered(own)
+                trouble = log.answered(answers[first:end])
             except Exception as error:  # of a callback; the other logs must have their answers
                 get_logger(stream_id=log.name).error("store_callback_failed", exc_info=error)
                 continue
