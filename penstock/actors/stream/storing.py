@@ -21,7 +21,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import Fenced, StoreBusy, StoreError
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 from penstock.events.codec import encode_events, encode_value
-from penstock.ports import Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
+from penstock.ports import EMPTY, Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
 
 __all__ = ["HANDOFF", "StoreWriter", "StoredLog"]
 
@@ -76,6 +76,7 @@ class StoredLog:
         self._pending: list[Any] = []  # guarded by the writer's lock, as the next
         self._notes: dict[str, Any] = {}
         self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
+        self._is_ended = False  # the store has confirmed the terminal event
         self._farewell: bytes | None = None  # the data of the owner mark by which the log is handed over
 
     @property
@@ -178,6 +179,7 @@ class StoredLog:
                 is_over = is_over or entry.reason == HANDOFF
             else:
                 stored = entry.id.seq
+                self._is_ended = self._is_ended or entry.is_last
             if append.closes:
                 self._writer.let_go(self, append.closes)
         self._sent = []
@@ -188,8 +190,14 @@ class StoredLog:
         return None
 
     def compare(self, tail: EntryId) -> None:
-        """Conclude from the tail of the log what an append would find out. Harmless if one is under way."""
-        if not self._sent and self._mark is None and tail != self._tail:
+        """Conclude from the tail of the log what an append would find out. Harmless if one is under way.
+
+        Of a log that has ended, only what is missing behind an earlier tail is written again: it may have been removed,
+        and other owners may have looked at it.
+        """
+        if self._sent or self._mark is not None or tail == self._tail:
+            return
+        if not self._is_ended or EMPTY < tail < self._tail:
             self._refused(tail)
 
     def _refused(self, tail: EntryId) -> None:
