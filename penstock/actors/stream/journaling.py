@@ -32,7 +32,7 @@ class JournalWriter:
 
         Its value is whether no append is under way.
         """
-        return _FREE if self._lock is None else _Turn(self._lock, self._stream_id)
+        return _FREE if self._lock is None else _JournalTurn(self._lock, self._stream_id)
 
     def write(self, event: TokenEvent | SideEvent) -> None:
         """Write an event.
@@ -60,7 +60,7 @@ class JournalWriter:
                 return
 
 
-class _Turn:
+class _JournalTurn:
     """See `JournalWriter.turn`. A class, as a generator takes three times as long, for each event."""
 
     __slots__ = ("_is_taken", "_lock", "_stream_id")
