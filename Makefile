@@ -87,8 +87,8 @@ installed-judges: $(VENV)/.dev
 	@$(BIN)/python -m tests.integration.promtool || true
 	@$(BIN)/python -m tests.integration.engines || true
 
-chaos: $(VENV)/.dev  ## three nodes of a cluster and their server are killed, frozen and emptied for SECONDS=600, under STREAMS=300
-	$(BIN)/python -m tests.cluster.chaos --seconds $(or $(SECONDS),600) --streams $(or $(STREAMS),300)
+chaos: $(VENV)/.dev  ## three nodes, their server and the network between them fail in every way for SECONDS=600, under STREAMS=300; SENTINELS=--sentinels
+	$(BIN)/python -m tests.cluster.chaos --seconds $(or $(SECONDS),600) --streams $(or $(STREAMS),300) $(SENTINELS)
 
 judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
 	@$(BIN)/python -m tests.judges.install || true

@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from benchmarks import (
     agents,
     board,
+    clustered,
     compared,
     decoders,
     derived,
@@ -68,6 +69,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "fanout": fanout.run,
     "board": board.run,
     "shared_store": shared_store.run,
+    "clustered": clustered.run,
     "stages": stages.run,
     "stores": stores.run,
 }

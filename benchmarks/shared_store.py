@@ -22,7 +22,7 @@ from penstock.events import FrozenDict, TokenEvent
 from penstock.events.codec import encode_events
 from penstock.ports import EMPTY, Append, Entry, EntryId, LogFrame, LogStore, OwnerMark
 
-__all__ = ["appending", "engine", "reaching", "run"]
+__all__ = ["appending", "begin", "cpu_of", "engine", "percentile", "reaching", "run", "serving_engine"]
 
 _METADATA = FrozenDict()
 _FRAME = 0.04
@@ -37,7 +37,7 @@ def engine() -> str | None:
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[tuple[str, psutil.Process]]:
+def serving_engine() -> Iterator[tuple[str, psutil.Process]]:
     """A server with an append-only file that is synchronised once a second; yields its URL and its process."""
     program = engine()
     assert program is not None
@@ -53,7 +53,8 @@ def _serving() -> Iterator[tuple[str, psutil.Process]]:
             process.wait()
 
 
-def _begin(store: LogStore, streams: int) -> dict[str, EntryId]:
+def begin(store: LogStore, streams: int) -> dict[str, EntryId]:
+    """Begin so many logs; returns their tails by name."""
     marks = {f"s{number}": OwnerMark(EntryId(1, 0), "n") for number in range(streams)}
     return {name: store.append(name, EMPTY, mark) for name, mark in marks.items()}
 
@@ -69,12 +70,14 @@ def _append_frame(store: LogStore, tails: dict[str, EntryId], seq: int) -> None:
         tails[append.log] = append.entry.id
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu_of(process: psutil.Process) -> float:
+    """User and system time of a process so far, in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def _percentile(times: list[float], part: float) -> float:
+def percentile(times: list[float], part: float) -> float:
+    """The time, in ms of given seconds, that a part of the times are below."""
     return sorted(times)[min(len(times) - 1, int(len(times) * part))] * 1e3
 
 
@@ -84,20 +87,20 @@ def appending(streams: int, frames: int) -> Result:
     ``p50_ms`` and ``p99_ms``: from the call to the confirmation. ``cpu_us`` of this process and ``engine_us`` of the
     server: for one entry of one log.
     """
-    with _serving() as (url, process), ValkeyJournal(url, patience=10.0) as store:
-        tails = _begin(store, streams)
+    with serving_engine() as (url, process), ValkeyJournal(url, patience=10.0) as store:
+        tails = begin(store, streams)
         times = []
-        before = _cpu(process)
+        before = cpu_of(process)
         with Meter() as meter:
             for seq in range(1, frames + 1):
                 began = time.perf_counter()
                 _append_frame(store, tails, seq)
                 times.append(time.perf_counter() - began)
         entries = streams * frames
-        spent = _cpu(process) - before
+        spent = cpu_of(process) - before
     return {
-        "p50_ms": _percentile(times, 0.5),
-        "p99_ms": _percentile(times, 0.99),
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
         "cpu_us": meter.cpu / entries * 1e6,
         "engine_us": spent / entries * 1e6,
     }
@@ -132,8 +135,8 @@ def reaching(streams: int, frames: int) -> Result:
     """
     countdown, never = Countdown(streams), threading.Event()
     stamps = {f"s{number}": _Stamps(frames, countdown) for number in range(streams)}
-    with _serving() as (url, _), ValkeyJournal(url, patience=10.0) as store, ValkeyJournal(url) as elsewhere:
-        tails = _begin(store, streams)
+    with serving_engine() as (url, _), ValkeyJournal(url, patience=10.0) as store, ValkeyJournal(url) as elsewhere:
+        tails = begin(store, streams)
         for name, stamp in stamps.items():
             elsewhere.watch(name, EMPTY, stamp)
         began: dict[int, float] = {}
@@ -145,8 +148,8 @@ def reaching(streams: int, frames: int) -> Result:
             countdown.wait(30.0)
     times = [stamp.at[seq] - began[seq] for stamp in stamps.values() for seq in began]
     return {
-        "p50_ms": _percentile(times, 0.5),
-        "p99_ms": _percentile(times, 0.99),
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
         "cpu_us": meter.cpu / (streams * frames) * 1e6,
     }
 

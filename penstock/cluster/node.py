@@ -36,6 +36,7 @@ __all__ = ["ClusterNode", "node_name"]
 _KEPT_AT_ONCE: Final = 500
 _TAKEN_AT_ONCE: Final = 50  # streams that one look takes over, so that several nodes share those of a dead one
 _MISSES: Final = 60.0  # seconds for an owner to write a log again: twice as long as it tries to reach the store
+_ENDED_FOR: Final = 60.0  # seconds for which an owner looks whether the store still has a stream's end
 _LINGERS: Final = 30.0  # seconds that a node which has died may be missed before its readers count no more
 
 
@@ -134,6 +135,7 @@ class ClusterNode:
         self._beat_at = self._now()
         if self._steady_since is None:
             self._steady_since = self._beat_at
+            self._look_at_ended(self._beat_at)
         self.writer.note_answer()
 
     def _announce(self) -> None:
@@ -170,6 +172,16 @@ class ClusterNode:
         self.writer.verify(log)
         if log.request is not None and not log.is_fenced and (log.opened is None or log.opened.is_set()):
             self.store.enqueue(log.request, self.name)  # no effect if another node has it
+
+    def _look_at_ended(self, now: float) -> None:
+        """Have the ends written again that the store may have lost while it was away: a replica lags by some seconds.
+
+        Nothing else would notice. Their requests are there again too, and another node would begin them anew.
+        """
+        for record in self.services.streams.all():
+            stored, ended_at = record.stored, record.ended_at
+            if stored is not None and not stored.is_fenced and ended_at is not None and now - ended_at < _ENDED_FOR:
+                self.writer.verify(stored)
 
     # --- the reaper's --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Chaos: nodes serve streams while they and their server are killed, frozen and emptied; then everything is compared.
+"""Chaos: nodes serve streams while they, their server and the network fail in every way; then everything is compared.
 
 ``python -m tests.cluster.chaos --seconds 600 --nodes 3 --streams 300 --seed 1`` (``make chaos``). Clients open streams
 at random nodes and read them from random nodes, and connect again after their last event's id wherever they are cut
@@ -19,9 +19,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
@@ -35,10 +35,13 @@ from penstock.adapters.loopback.ledger import ReceivedRequest
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
-from tests.cluster.serving import NodeProcess, node_process
+from tests.cluster.clocks import WallClock
+from tests.cluster.failover import Pair
+from tests.cluster.proxy import Proxy
+from tests.cluster.serving import NodeProcess, node_process, variables_of
 from tests.integration.engines import Server
 
-__all__ = ["Chaos", "Client", "compared"]
+__all__ = ["FAULTS", "Chaos", "Client", "compared"]
 
 LEASE = 1.0
 _TERMINAL = (StreamCompleted, StreamFailed, StreamCancelled)
@@ -101,7 +104,7 @@ class Client:
         if answer.status_code in (200, 201) or answer.json().get("error", {}).get("code") == "stream_exists":
             self.is_open = True
             return
-        self.refusals[str(answer.status_code)] += 1
+        self.refusals[f"{answer.status_code} {answer.json().get('error', {}).get('code')}"] += 1
         _pause(0.1)
 
     def _read(self, node: NodeProcess) -> None:
@@ -141,6 +144,22 @@ class Client:
             self.events.append((int(number), event["event"], json.loads(event["data"])))
 
 
+class Node(NamedTuple):
+    """A node that runs.
+
+    Attributes:
+        process: that serves.
+        link: its way to the server; None if it asks Sentinels where that is.
+        clock: its wall clock.
+        stack: what ends with it.
+    """
+
+    process: NodeProcess
+    link: Proxy | None
+    clock: WallClock
+    stack: contextlib.ExitStack
+
+
 class Chaos:
     """One run.
 
@@ -154,6 +173,8 @@ class Chaos:
         plan: these instead, one after the other.
         between: seconds between two faults, about.
         patience: seconds for all to end afterwards.
+        has_sentinels: the server is a primary with a replica, and the faults are of `FAILOVERS` or `ANYWHERE`.
+        durability: of the nodes.
     """
 
     def __init__(
@@ -168,6 +189,8 @@ class Chaos:
         plan: Sequence[str] = (),
         between: float = 2.0,
         patience: float = 60.0,
+        has_sentinels: bool = False,
+        durability: str = "async",
     ) -> None:
         self.clients = [
             Client(self, f"s{number}", ("restart", "fail", "resume")[number % 3]) for number in range(streams)
@@ -179,25 +202,26 @@ class Chaos:
         self._seconds = seconds
         self._count = nodes
         self._random = random.Random(seed)
-        self._faults = list(faults or FAULTS)
+        self._faults = list(faults or (FAILOVERS if has_sentinels else {**ANYWHERE, **ALONE}))
         self._plan = list(plan)
         self._between = between
         self._patience = patience
+        self._has_sentinels = has_sentinels
+        self._durability = durability
         self._lock = threading.Lock()
-        self._nodes: dict[str, tuple[NodeProcess, contextlib.ExitStack]] = {}
+        self._nodes: dict[str, Node] = {}
 
     def some_node(self) -> NodeProcess:
         """One of the nodes, whether or not it works."""
         with self._lock:
             if not self._nodes:
                 raise OSError("there is none now")
-            return _any.choice(list(self._nodes.values()))[0]
+            return _any.choice(list(self._nodes.values())).process
 
     def run(self) -> list[str]:
         """Run it; returns what was wrong."""
-        settings = ("--appendonly", "yes", "--appendfsync", "everysec")
         with (
-            Server(self._folder / "server", settings=settings) as self._server,
+            self._serving(),
             LoopbackProvider(Script(unlike_any), history=1) as self._provider,
         ):
             try:
@@ -210,6 +234,18 @@ class Chaos:
                 self.is_late = True
                 for name in list(self._nodes):
                     self._kill(name)
+
+    @contextlib.contextmanager
+    def _serving(self) -> Iterator[None]:
+        if self._has_sentinels:
+            with Pair(self._folder / "pair") as self._pair:
+                self._url = self._pair.url
+                yield
+            return
+        settings = ("--appendonly", "yes", "--appendfsync", "everysec")
+        with Server(self._folder / "server", settings=settings) as self._server:
+            self._url = self._server.url
+            yield
 
     def _clients_run(self) -> list[threading.Thread]:
         threads = [threading.Thread(target=client.run, daemon=True) for client in self.clients]
@@ -233,12 +269,12 @@ class Chaos:
         for thread in threads:
             if thread.ident:
                 thread.join(30)
-        with ValkeyJournal(self._server.url) as store:
+        with ValkeyJournal(self._url, patience=20.0) as store:
             return [f"{client.name}: {fault}" for client in self.clients for fault in self._compared(store, client)]
 
     def _tell_of(self, client: Client) -> None:
         """Print what the nodes say of a stream whose reader waits."""
-        for name, (node, _) in self._nodes.items():
+        for name, (node, _, _, _) in self._nodes.items():
             mark = "*" if node.url == client.place else ""
             with contextlib.suppress(requests.RequestException, ValueError):
                 found = requests.get(f"{node.url}/v1/streams/{client.name}", timeout=5).json()
@@ -262,20 +298,30 @@ class Chaos:
 
     def _start(self, name: str) -> None:
         stack = contextlib.ExitStack()
+        link = None if self._has_sentinels else stack.enter_context(Proxy(self._server.port))
+        clock = WallClock(self._folder / f"clock-{next(_numbers)}")
+        stack.callback(clock.close)
         variables = {
             "PENSTOCK_PROVIDERS__OPENAI__BASE_URL": self._provider.base_url,
             "PENSTOCK_GATEWAY__DRAIN_TIMEOUT": "20",
             "PENSTOCK_LOG__LEVEL": "critical",
+            "PENSTOCK_CLUSTER__DURABILITY": self._durability,
+            **clock.variables(variables_of()["PYTHONPATH"]),
         }
-        node = stack.enter_context(node_process(self._folder, self._server.url, name, **variables))
+        url = self._url if link is None else link.url
+        node = stack.enter_context(node_process(self._folder, url, name, **variables))
         with self._lock:
-            self._nodes[name] = node, stack
+            self._nodes[name] = Node(node, link, clock, stack)
 
     def _kill(self, name: str) -> None:
         with self._lock:
-            node, stack = self._nodes.pop(name)
-        node.process.kill()
-        stack.close()
+            node = self._nodes.pop(name)
+        node.process.process.kill()
+        node.stack.close()
+
+    def _some(self) -> Node:
+        """One of the nodes, as the seed says."""
+        return self._random.choice(list(self._nodes.values()))
 
     def _make_faults(self) -> None:
         until = time.monotonic() + self._seconds
@@ -285,6 +331,7 @@ class Chaos:
             fault = next(planned, None) if self._plan else self._random.choice(self._faults)
             if fault is not None:
                 self.done[fault] += 1
+                print(f"{time.monotonic() - until + self._seconds:6.1f} s {fault}", flush=True)
                 FAULTS[fault](self)
 
     def kill(self) -> None:
@@ -295,7 +342,7 @@ class Chaos:
 
     def freeze(self) -> None:
         """A node stands still for longer than the lease, and comes back."""
-        node, _ = self._random.choice(list(self._nodes.values()))
+        node = self._some().process
         node.send(signal.SIGSTOP)
         _pause(LEASE * self._random.uniform(1.5, 3))
         node.send(signal.SIGCONT)
@@ -304,10 +351,10 @@ class Chaos:
         """A node is shut down in order, and started again."""
         name = self._random.choice(list(self._nodes))
         with self._lock:
-            node, stack = self._nodes.pop(name)
-        node.send(signal.SIGTERM)
-        node.process.wait(60)
-        stack.close()
+            node = self._nodes.pop(name)
+        node.process.send(signal.SIGTERM)
+        node.process.process.wait(60)
+        node.stack.close()
         self._start(name)
 
     def restart(self) -> None:
@@ -326,14 +373,92 @@ class Chaos:
         self._server.start()
         _pause(3 * LEASE)
 
+    def jump(self) -> None:
+        """The wall clock of a node jumps, by up to a day in either direction."""
+        self._some().clock.jump(self._random.choice((-1, 1)) * 10 ** self._random.uniform(0, 4.9))
 
-FAULTS: dict[str, Callable[[Chaos], None]] = {
+    def cut(self) -> None:
+        """The network between a node and the server is cut, one way or both, for less or more than the lease."""
+        link = self._some().link
+        assert link is not None
+        to_server, to_client = self._random.choice(((True, False), (False, True), (True, True)))
+        link.cut(to_server=to_server, to_client=to_client)
+        _pause(LEASE * self._random.uniform(0.3, 3))
+        link.heal()
+
+    def lose(self) -> None:
+        """Some answers to a node are lost: appends, claims, what else it asks."""
+        link = self._some().link
+        assert link is not None
+        link.lose_answers(self._random.randint(1, 5), b"FCALL")
+
+    def busy(self) -> None:
+        """The server is busy with a script of another program, for less or more than the lease."""
+        with self._server.client() as client, self._server.client() as other:
+            client.config_set("busy-reply-threshold", "10")
+            with busy_server(other):
+                _pause(LEASE * self._random.uniform(0.3, 3))
+                client.script_kill()
+
+    def fill(self) -> None:
+        """The server is full, for less or more than the lease."""
+        with self._server.client() as client:
+            client.config_set("maxmemory", "1")
+            _pause(LEASE * self._random.uniform(0.3, 3))
+            client.config_set("maxmemory", "0")
+
+    def load(self) -> None:
+        """The server dies, and takes long to load its files, while it says so."""
+        self._server.kill_to_load(self._random.randint(1_000, 20_000))
+        self._server.start()
+        _pause(3 * LEASE)
+
+    def fail_over(self) -> None:
+        """The primary dies, and Sentinels promote a replica that lags."""
+        self._pair.fail_over(self._random.uniform(0.0, 1.5))
+        _pause(3 * LEASE)
+
+
+ANYWHERE: dict[str, Callable[[Chaos], None]] = {
     "kill": Chaos.kill,
     "freeze": Chaos.freeze,
     "drain": Chaos.drain,
+    "jump": Chaos.jump,
+}
+"""Faults of nodes."""
+ALONE: dict[str, Callable[[Chaos], None]] = {
     "restart": Chaos.restart,
     "empty": Chaos.empty,
+    "cut": Chaos.cut,
+    "lose": Chaos.lose,
+    "busy": Chaos.busy,
+    "fill": Chaos.fill,
+    "load": Chaos.load,
 }
+"""Faults of one server, and of the ways to it."""
+FAILOVERS: dict[str, Callable[[Chaos], None]] = {
+    "failover": Chaos.fail_over,
+    "freeze": Chaos.freeze,
+    "drain": Chaos.drain,
+    "jump": Chaos.jump,
+}
+"""Where there are Sentinels. No node dies: where it does so in a failover, what had been read may be lost."""
+FAULTS: dict[str, Callable[[Chaos], None]] = {**ANYWHERE, **ALONE, **FAILOVERS}
+
+
+@contextlib.contextmanager
+def busy_server(client: Any) -> Iterator[None]:
+    """Have a server run a script that ends only when it is killed, which the block must do."""
+    import redis
+
+    def loop() -> None:
+        with contextlib.suppress(redis.RedisError):
+            client.eval("while true do end", 0)
+
+    looping = threading.Thread(target=loop)
+    looping.start()
+    yield
+    looping.join(30)
 
 
 # --- the checker -----------------------------------------------------------------------------------------------------
@@ -425,6 +550,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--streams", type=int, default=300)
     parser.add_argument("--seed", type=int, default=_any.randrange(10**6))
     parser.add_argument("--faults", nargs="*", choices=list(FAULTS), default=[])
+    parser.add_argument("--sentinels", action="store_true", help="a primary with a replica that lags, and failovers")
+    parser.add_argument("--durability", choices=["async", "sync"], default="async")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(
@@ -434,6 +561,8 @@ def main(arguments: Sequence[str]) -> int:
             streams=given.streams,
             seed=given.seed,
             faults=given.faults,
+            has_sentinels=given.sentinels,
+            durability=given.durability,
         )
         wrong = chaos.run()
     refusals = sum((client.refusals for client in chaos.clients), Counter())

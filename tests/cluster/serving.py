@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,9 @@ class NodeProcess:
 
 @contextlib.contextmanager
 def node_process(
-    tmp_path: Path, server_url: str, name: str, *arguments: str, **variables: str
+    tmp_path: Path, server_url: str, name: str, *arguments: str, prefix: Sequence[str] = (), **variables: str
 ) -> Iterator[NodeProcess]:
-    """Start a node, and end it with the block."""
+    """Start a node, and end it with the block. ``prefix``: a command that starts it, such as ``ip netns exec``."""
     command = ["serve", "--port", "0", "--cluster", server_url, "--node", name, *arguments]
-    with started(tmp_path, *command, variables=variables_of(**variables)) as process:
+    with started(tmp_path, *command, variables=variables_of(**variables), prefix=prefix) as process:
         yield NodeProcess(process, read_until(process, b"\n").decode().strip())

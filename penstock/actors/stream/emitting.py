@@ -180,7 +180,7 @@ class Emitter(StateMachine):
             self._tail_since = None
             # The stream becomes idle once the buffer has been empty for `flush_interval`, and needs no timer for that
             # where no token waits: there is never a tail.
-            empty_for = 0.0 if self._passes else options.flush_interval
+            empty_for = 0.0 if options.passes else options.flush_interval
             if self._state == "idle" and not (emitted and empty_for):
                 return Keep(*replies)
             return self._to("streaming", timeout(FLUSH, empty_for), *replies)

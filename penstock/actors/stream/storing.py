@@ -21,7 +21,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import Fenced, StoreBusy, StoreError
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 from penstock.events.codec import encode_events, encode_value
-from penstock.ports import Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
+from penstock.ports import EMPTY, Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
 
 __all__ = ["HANDOFF", "StoreWriter", "StoredLog"]
 
@@ -77,6 +77,7 @@ class StoredLog:
         self._notes: dict[str, Any] = {}
         self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone, as the next
         self._sent_events = 0
+        self._is_ended = False  # the store has confirmed the terminal event
         self._farewell: bytes | None = None  # the data of the owner mark by which the log is handed over
 
     @property
@@ -185,6 +186,7 @@ class StoredLog:
                 is_over = is_over or entry.reason == HANDOFF
             else:
                 stored = entry.id.seq
+                self._is_ended = self._is_ended or entry.is_last
             if append.closes:
                 self._writer.let_go(self, append.closes)
         self._sent = []
@@ -195,8 +197,14 @@ class StoredLog:
         return None
 
     def compare(self, tail: EntryId) -> None:
-        """Conclude from the tail of the log what an append would find out. Harmless if one is under way."""
-        if not self._sent and self._mark is None and tail != self._tail:
+        """Conclude from the tail of the log what an append would find out. Harmless if one is under way.
+
+        Of a log that has ended, only what is missing behind an earlier tail is written again: it may have been removed,
+        and other owners may have looked at it.
+        """
+        if self._sent or self._mark is not None or tail == self._tail:
+            return
+        if not self._is_ended or EMPTY < tail < self._tail:
             self._refused(tail)
 
     def _refused(self, tail: EntryId) -> None:
@@ -406,8 +414,9 @@ class StoreWriter:
             self._look_at_doubtful()
         with self._lock:
             logs = list(dict.fromkeys([*self._again, *self._dirty]))
-            taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
-            self._dirty = dict.fromkeys(self._again)
+            again = dict.fromkeys(self._again)
+            taken = [(log, *(([], {}) if log in again else log.take_events())) for log in logs]
+            self._dirty = again
         self._again = []
         now = self._clock.time()
         batch: list[tuple[StoredLog, list[Append]]] = []
@@ -458,11 +467,11 @@ class StoreWriter:
             return
         failed: list[StoredLog] = []
         problem: StoreError | None = None
-        settled = 0
+        settled = end = 0
         for log, appends in batch:
-            own, answers = answers[: len(appends)], answers[len(appends) :]
+            first, end = end, end + len(appends)
             try:
-                trouble = log.answered(own)
+                trouble = log.answered(answers[first:end])
             except Exception as error:  # of a callback; the other logs must have their answers
                 get_logger(stream_id=log.name).error("store_callback_failed", exc_info=error)
                 trouble = None

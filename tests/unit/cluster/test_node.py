@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -385,6 +386,36 @@ def test_an_empty_store_is_filled_again_with_requests_and_logs_also_of_silent_st
         stream.process_token("b")
         stream.stop()
         assert there.result(10).text == "ab"
+
+
+def test_a_store_that_comes_back_without_a_streams_end_gets_it_again_and_nothing_begins_anew() -> None:
+    """As after a failover to a replica that lags: the log is short, and its request is claimed as before."""
+    store = SharedStore()
+    with nodes(2, store) as (one, two):
+        stream = one.open_stream("s", EAGER)
+        stream.process_token("a")
+        eventually(lambda: stream._record.log.last_seq == 1)
+        before = copy.deepcopy((store._logs["s"], store._requests["s"]))
+        stream.process_token("b")
+        stream.stop()
+        assert stream.result(10).text == "ab"
+        eventually(lambda: store.held(node_of(one).name) == [])
+        removed = one.open_stream("t", EAGER)
+        removed.stop()
+        assert removed.result(10)
+        for system in (one, two):
+            system._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: all(node_of(system)._steady_since is None for system in (one, two)))
+        store._logs["s"], store._requests["s"] = before
+        store.forget("t")
+        assert store.tail("s").seq == 1
+        for system in (one, two):
+            system._journal.is_cut = False  # type: ignore[union-attr]
+        eventually(lambda: store.tail("s").seq == 3)
+        eventually(lambda: store.view().held == {})
+        assert two.stream("s").result(10).text == "ab"
+        assert store.read("t") == []  # what was removed stays so
+        assert not stream._record.is_displaced
 
 
 def test_an_empty_store_gets_the_head_again_of_a_stream_that_was_taken_over() -> None:
