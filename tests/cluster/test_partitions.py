@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,10 @@ def last_seq(node: NodeProcess, stream_id: str) -> int:
     return int(node.get(f"/v1/streams/{stream_id}").json()["last_seq"])
 
 
+def _is_beyond(node: NodeProcess, stream_id: str, seq: int) -> bool:
+    return last_seq(node, stream_id) > seq
+
+
 def had_by(node: NodeProcess, stream_id: str, **more: str) -> list[tuple[int, str, object]]:
     """What a reader at a node has from the beginning to the end."""
     text = node.get(f"/v1/streams/{stream_id}/events", headers=more).text
@@ -221,7 +226,7 @@ def test_a_wall_clock_that_jumps_loses_no_lease_and_doubles_no_takeover(tmp_path
                 clocks[0].jump(seconds)
                 clocks[1].jump(-seconds)
                 before = last_seq(second, "s")
-                eventually(lambda before=before: last_seq(second, "s") > before + 2, 20)  # type: ignore[misc]
+                eventually(partial(_is_beyond, second, "s", before + 2), 20)
             assert owners_of(server.url, "s") == ["a"]
             first.send(signal.SIGKILL)
             had = had_by(second, "s")
@@ -286,11 +291,11 @@ def test_a_proxy_that_is_cut_holds_what_is_sent(program: str, tmp_path: Path) ->
                 with pytest.raises(redis.TimeoutError):
                     client.set(way, 1)
                 if is_done:
-                    eventually(lambda way=way: direct.exists(way))  # type: ignore[misc]
+                    eventually(partial(direct.exists, way))
                 else:
                     assert not direct.exists(way)
                 link.heal()
-                eventually(lambda way=way: direct.exists(way))  # type: ignore[misc]
+                eventually(partial(direct.exists, way))
 
 
 # --- all together ----------------------------------------------------------------------------------------------------
