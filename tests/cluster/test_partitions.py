@@ -19,7 +19,7 @@ from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.errors import StoreUnavailable
-from penstock.ports import EMPTY, EntryId, OwnerMark
+from penstock.ports import EMPTY, EntryId, OwnerMark, Request
 from penstock.testing import eventually
 from tests.cluster.chaos import Chaos, compared, unlike_any
 from tests.cluster.checker import History, faults
@@ -133,10 +133,11 @@ def test_whatever_answers_are_lost_no_request_is_claimed_or_given_up_twice(link:
     store.hand_over("n1", "s0", "n2")
     link.lose_answers(1, b"release")
     store.release("n1", "s1")
+    direct.enqueue(Request("s3", "s3"))
     link.lose_answers(1, b"claim")
     store.claim("n3", 10, 600.0)
     owned = {node: sorted(claim.request.id for claim in direct.held(node)) for node in ("n1", "n2", "n3")}
-    assert owned == {"n1": ["s2"], "n2": ["s0"], "n3": ["s1"]}
+    assert owned == {"n1": ["s2"], "n2": ["s0"], "n3": ["s3"]}
     assert direct.claim("n4", 10, 600.0) == []
     assert link.lost >= 7
 
