@@ -40,7 +40,7 @@ SCRIPT: Final = Script(
 
 def alive() -> Counter[str]:
     """How many there are of what a stream is made of, by type; also of what only the collector would find."""
-    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, KINDS))
+    return Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), KINDS))
 
 
 @pytest.fixture

@@ -321,6 +321,7 @@ def test_at_its_end_an_integration_lets_go_of_what_is_its_own(has_attempt: bool,
     desk = Desk()
     desk.notes("_note_state")
     desk.call.abandon = lambda: desk.done.append(("abandon call",))
+    desk.call.is_settled = lambda record: record is desk.stream
     if has_attempt:
         desk.integration._attempt = SimpleNamespace(abandon=lambda: desk.done.append(("abandon",)))
     if is_replaced:
@@ -328,6 +329,7 @@ def test_at_its_end_an_integration_lets_go_of_what_is_its_own(has_attempt: bool,
     desk.integration.terminate("shutdown")
     mine = [] if is_replaced else [("abandon call",), ("_note_state", "done")]
     assert desk.done == ([("abandon",)] if has_attempt else []) + mine
+    assert desk.integration.ends_quietly is not is_replaced
 
 
 def test_a_call_that_is_given_up_ends_with_the_chained_error_and_has_no_attempt_any_more() -> None:

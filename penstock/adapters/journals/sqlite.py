@@ -49,8 +49,8 @@ _FIRST_ENTRY: Final = (
 # Compare-and-append: the statement adds the entry behind the tail that is expected, or does nothing.
 _NEXT_ENTRY: Final = (
     "INSERT INTO entry (log, epoch, seq, first, is_last, node, reason, data, crc)"
-    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE (?10, ?11) ="
-    " (SELECT epoch, seq FROM entry WHERE log = ?1 ORDER BY epoch DESC, seq DESC LIMIT 1)"
+    " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE (?, ?) ="
+    " (SELECT epoch, seq FROM entry WHERE log = ? ORDER BY epoch DESC, seq DESC LIMIT 1)"
 )
 _TAIL: Final = (
     "SELECT epoch, seq FROM entry WHERE log = (SELECT id FROM log WHERE name = ?) ORDER BY epoch DESC, seq DESC LIMIT 1"
@@ -286,7 +286,7 @@ class SqliteJournal(WithinProcess):
                 self._logs += 1
         else:
             log_id = self._id_of(connection, log)
-            values = (log_id, *columns, expected.epoch, expected.seq)
+            values = (log_id, *columns, expected.epoch, expected.seq, log_id)
             is_added = log_id is not None and connection.execute(_NEXT_ENTRY, values).rowcount == 1
         if is_added:
             self._bytes += len(append.entry.data) + _ENTRY_BYTES

@@ -458,11 +458,11 @@ def test_a_response_that_cannot_be_stopped_in_time_gives_the_input_back(caplog: 
         one: Any = far.one
         asked: list[str] = []
 
-        async def in_thread(function: Any, reason: str) -> None:
+        async def where_it_runs(channel: Any, function: Any, reason: str) -> None:
             asked.append(reason)
             raise CallTimeout("the end of a stream", 1.0)
 
-        far.gateway.in_thread = in_thread
+        far.gateway.where_it_runs = where_it_runs
         far.gateway.admit_stream = lambda key, instead_of: None
         read(far, Short())
         one._lanes[None].channel = SimpleNamespace(stream_id="resp_1", agent_id="", stream=SimpleNamespace(cancel=None))
