@@ -218,6 +218,7 @@ class HttpExchange(RequestExchange):
                 chunk = raw.read1(_READ_BYTES, decode_content=compressed)
             except Exception as error:
                 failure = body_failure(error, chunked=raw.chunked, wait_limit=self._wait_limit)
+                clear_frames(error)
                 break
             if not chunk:
                 break
@@ -247,8 +248,8 @@ def _read_error_body(raw: BaseHTTPResponse) -> bytes:
             if not chunk:
                 break
             body += chunk
-    except Exception:  # noqa: S110 — an incomplete error body is better than none
-        pass
+    except Exception as error:  # an incomplete error body is better than none
+        clear_frames(error)
     return body
 
 
@@ -260,5 +261,5 @@ def _await_last_chunk(raw: BaseHTTPResponse) -> None:
     try:
         sock.settimeout(LAST_CHUNK_WAIT_S)
         raw.read1(_READ_BYTES, decode_content=False)
-    except Exception:  # noqa: S110 — the connection is then closed instead of reused
-        pass
+    except Exception as error:  # the connection is then closed instead of reused
+        clear_frames(error)
