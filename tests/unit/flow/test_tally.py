@@ -149,3 +149,9 @@ def test_arguments_that_replace_others_count_in_their_place() -> None:
 
 def test_a_finish_reason_with_every_piece_counts_once() -> None:
     assert counted(*[FinishDelta("stop", LONG)] * 3) == counted(FinishDelta("stop", LONG))
+
+
+@pytest.mark.parametrize(("size", "weight"), [(0, 0), (100, 0), (101, 1), (1_000, 900)])
+def test_the_word_for_a_finish_reason_counts_beyond_a_hundred_characters(size: int, weight: int) -> None:
+    assert counted(FinishDelta("stop", "x" * size)) == weight
+    assert counted(FinishDelta("stop", "x" * 2_000), FinishDelta("length", "x" * size)) == weight
