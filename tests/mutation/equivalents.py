@@ -56,6 +56,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
         ],
     },
+    "actors/call/gate.py": {
+        "the gate sets it before it reads it": [
+            Equivalent(
+                "Ticket.__init__", "self.asked_at = 0.0  # time of the last `enter`", "self.asked_at = 0.0", "pass"
+            ),
+            Equivalent("Ticket.__init__", "self.asked_at = 0.0  # time of the last `enter`", "0.0", "1.0"),
+            Equivalent("Ticket.__init__", "self.epoch = 0", "self.epoch = 0", "pass"),
+            Equivalent("Ticket.__init__", "self.epoch = 0", "0", "1"),
+        ],
+    },
     "actors/call/integration.py": {
         "the answer is there, so nothing is waited for": [
             Equivalent("Integration._reset_answered", "reply.get(timeout=0)", "0", "1"),
