@@ -6,6 +6,7 @@ import pytest
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.tally import Tally
+from penstock.actors.stream.weights import text_weight
 from penstock.events import (
     Citation,
     FrozenDict,
@@ -131,6 +132,15 @@ def test_reasoning_that_was_said_covers_as_much_and_no_more() -> None:
     for _ in range(2):
         tally.reasoning(ReasoningBlock(kind="k", text="t" * 300))
     assert (tally.reasoned, tally.total) == (0, 200 + 4 * 50)
+
+
+def test_reasoning_that_was_not_said_and_metadata_count_in_full() -> None:
+    tally = Tally()
+    tally.reasoning(ReasoningBlock(kind="k", text="t" * 300))
+    assert tally.total == 300 + 2 * text_weight("")  # of the signature and the id
+    before = tally.total
+    tally.metadata({"name": "value"})
+    assert tally.total - before == text_weight("name") + text_weight("value")
 
 
 def test_the_same_long_text_counts_again_if_it_came_again() -> None:
