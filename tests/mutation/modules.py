@@ -22,8 +22,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "actors/call/attempt.py": (
         "tests/unit/test_attempt.py",
+        "tests/unit/test_direct_turn.py",
         "tests/unit/test_source.py",
+        f"{_HOUSE}test_answer_beginnings.py",
         f"{_HOUSE}test_answer_events.py",
+        f"{_HOUSE}test_answer_places.py",
         *_CALLS,
         f"{_HOUSE}test_rounds.py",
     ),
