@@ -201,6 +201,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "CallRecord._count_input",
                 "if self._counted is None or self._counted[0] is not call:",
+                "0",
+                "1",
+            ),
+            Equivalent(
+                "CallRecord._count_input",
+                "if self._counted is None or self._counted[0] is not call:",
                 "self._counted is None or self._counted[0] is not call",
                 "True",
             ),
@@ -208,6 +214,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "actors/call/toolcalls.py": {
         "whether brackets are balanced does not depend on their sign": [
+            Equivalent(
+                "_Call.is_closed",
+                'self._depth += 1 if sign in "{[" else -1',
+                "sign in '{['",
+                "sign not in '{['",
+            ),
             Equivalent(
                 "_Call.is_closed",
                 'self._depth += 1 if sign in "{[" else -1',

@@ -261,6 +261,14 @@ def test_a_call_without_an_id_gets_one_and_keeps_it(behind: Delta) -> None:
     assert ("completed", 0, "call_0", {}) in said
 
 
+def test_a_call_whose_start_waits_for_its_id_is_reported_after_another_one_was() -> None:
+    assert told(F(index=0, name="f"), F(index=1, name="g"), F(index=1, arguments="{}"), complete=False) == [
+        ("started", 0, "call_0", "f"),
+        ("started", 1, "call_1", "g"),
+        ("delta", 1, "{}"),
+    ]
+
+
 def test_an_id_that_comes_too_late_changes_nothing_but_is_known() -> None:
     said = told(
         F(index=0, name="f", arguments="{"), F(index=0, id="late", arguments='"x": '), F(id="late", arguments="1}")
