@@ -411,22 +411,23 @@ def test_observers_are_notified_once_and_before_the_stream_of_an_end_that_counts
     call.take_over(Ref())
 
     def called(*arguments: Any) -> None:
-        assert stream.proposed == []
-        notified.append(arguments)
+        notified.append((*arguments, len(stream.proposed)))
 
     stream.observers = (SimpleNamespace(called=called),) * 2
     call.end(stream, error, by=Ref())  # has been replaced
     assert notified == []
     for _ in range(3):
         call.end(stream, error, by=call.ref)
-    assert notified == [(stream, call, error)] * 2
+    assert notified == [(stream, call, error, 0)] * 2
 
 
 def test_observers_are_not_notified_of_the_end_of_a_stream_that_ends_already() -> None:
     stream: Any = Stream()
-    stream.observers = (SimpleNamespace(called=lambda *_: pytest.fail("was notified")),)
+    notified: list[Any] = []
+    stream.observers = (SimpleNamespace(called=lambda *arguments: notified.append(arguments)),)
     stream.ending = "proposed"
     record().end(stream, None)
+    assert notified == []
 
 
 @pytest.mark.parametrize("alive", [True, False])
