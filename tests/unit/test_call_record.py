@@ -129,6 +129,11 @@ def test_the_account_is_asked_or_without_one_the_dialect_for_the_present_candida
     assert call.asked == (account or "scripted", "b")
 
 
+def test_rounds_are_counted_from_1() -> None:
+    call = record()
+    assert (call.round, call.next_round("What now?").round) == (1, 2)
+
+
 @pytest.mark.parametrize(("count", "foreign"), [(None, 2), (len, 9)])
 def test_the_blocks_of_other_providers_are_counted_anew_for_each_round(count: Any, foreign: int) -> None:
     call = record(candidate(foreign_blocks=2, count_foreign_blocks=count))

@@ -1134,6 +1134,13 @@ def test_a_ticket_that_waits_at_a_gate_without_limits_is_not_overtaken() -> None
     assert late.answer == Wait(None)
 
 
+def test_a_ticket_needs_no_tokens_and_is_no_retry_unless_it_says_so() -> None:
+    gate = make(tokens_per_minute=6)  # a burst of 1
+    tickets = [Ticket(lambda: None) for _ in range(3)]
+    assert [gate.enter(ticket) for ticket in tickets] == [IN] * 3
+    assert gate.statistics().retries == 0
+
+
 def test_the_limits_of_an_endpoint_apply_all_together() -> None:
     gate = make(requests_per_minute=600, tokens_per_minute=6_000, concurrent_streams=1)
     a, b = clients(gate, 2)
