@@ -1048,6 +1048,11 @@ class CountingClock(VirtualClock):
 
     asked = 0
 
+    def __init__(self, start: float = 1000.0) -> None:
+        super().__init__(start)
+        self.kept: list[Client] = []
+        """Keep their places, which are looked for if a client is lost."""
+
     def monotonic(self) -> float:
         self.asked += 1
         return super().monotonic()
@@ -1056,7 +1061,7 @@ class CountingClock(VirtualClock):
 def looks(gate: Gate, clock: CountingClock) -> bool:
     """Whether the next ticket is admitted only after a look at the clock."""
     before = clock.asked
-    client = Client(gate)
+    clock.kept.append(client := Client(gate))
     assert client.enter() == IN
     return clock.asked > before
 
