@@ -39,6 +39,112 @@ def start_of(lines: list[str], change: Change) -> str:
 
 
 EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
+    "actors/call/attempt.py": {
+        "it is set before it is read": [
+            Equivalent("Attempt.__init__", "self._pushing_since = 0.0", "self._pushing_since = 0.0", "pass"),
+            Equivalent("Attempt.__init__", "self._pushing_since = 0.0", "0.0", "1.0"),
+            Equivalent(
+                "Attempt.__init__",
+                "self._held_at = _NOT_HELD  # how many items of this read tha",
+                "self._held_at = _NOT_HELD",
+                "pass",
+            ),
+            Equivalent(
+                "Attempt.__init__",
+                "self._seen = 0  # how many items of this read `_look_at` has",
+                "self._seen = 0",
+                "pass",
+            ),
+            Equivalent("Attempt.__init__", "self._seen = 0  # how many items of this read `_look_at` has", "0", "1"),
+            Equivalent(
+                "Attempt.__init__", "self._written = 0  # characters of text among them", "self._written = 0", "pass"
+            ),
+            Equivalent("Attempt.__init__", "self._written = 0  # characters of text among them", "0", "1"),
+            Equivalent(
+                "Attempt.__init__",
+                "self._reasoned = 0  # the number of items of this read up to",
+                "self._reasoned = 0",
+                "pass",
+            ),
+            Equivalent("Attempt.__init__", "self._reasoned = 0  # the number of items of this read up to", "0", "1"),
+        ],
+        "a mark, which is only compared with numbers of items": [
+            Equivalent("<module>", "_NOT_HELD: Final = -1", "1", "2"),
+        ],
+        "how much is handled at once changes only the time that it takes": [
+            Equivalent("<module>", "_AT_ONCE: Final = 256", "256", "257"),
+            Equivalent("Attempt._push_rest", "if done * 2 >= len(rest):", "done * 2 >= len(rest)", "True"),
+            Equivalent(
+                "Attempt._push_rest", "if done * 2 >= len(rest):", "done * 2 >= len(rest)", "done * 2 > len(rest)"
+            ),
+            Equivalent("Attempt._push_rest", "if done * 2 >= len(rest):", "2", "3"),
+        ],
+        "the general way has the same result, and takes longer": [
+            Equivalent("Attempt.offer", "if self._rest:", "self._rest", "True"),
+            Equivalent("Attempt.offer", "elif tokenizer is not None:", "tokenizer is not None", "True"),
+            Equivalent(
+                "Attempt.offer",
+                "return self._send_finish() if self._pending_finish is not No",
+                "self._pending_finish is not None",
+                "True",
+            ),
+            Equivalent(
+                "Attempt._read_text",
+                "if not self.has_progressed or self.is_reasoning or self.has_",
+                "not self.has_progressed or self.is_reasoning or self.has_held_finish",
+                "True",
+            ),
+            Equivalent(
+                "Attempt._read_text", "if delta.__class__ is not TextDelta:", "delta.__class__ is not TextDelta", "True"
+            ),
+            Equivalent("Attempt._read_text", 'items.append((text, "text"))', "items.append((text, 'text'))", "pass"),
+            Equivalent(
+                "Attempt._read_text",
+                "if not items or builder.size + size + builder.tally.total > ",
+                "not items or builder.size + size + builder.tally.total > self._call.options.max_answer_bytes",
+                "True",
+            ),
+            Equivalent(
+                "Attempt._read_text",
+                "if not items or builder.size + size + builder.tally.total > ",
+                "builder.size + size + builder.tally.total > self._call.options.max_answer_bytes",
+                "builder.size + size + builder.tally.total >= self._call.options.max_answer_bytes",
+            ),
+            Equivalent(
+                "Attempt._read",
+                "if (plain := self._read_text(deltas)) is not None:",
+                "(plain := self._read_text(deltas)) is not None",
+                "False",
+            ),
+            Equivalent("Attempt._read", "if self._has_events:", "self._has_events", "True"),
+            Equivalent("Attempt._push", "if self._is_in_order:", "self._is_in_order", "True"),
+            Equivalent(
+                "Attempt._push_rest",
+                "self._is_in_order = self.keeps_text",
+                "self._is_in_order = self.keeps_text",
+                "pass",
+            ),
+            Equivalent("Attempt._push_rest", "continue", "continue", "pass"),
+        ],
+        "only the places of citations and blocks are looked at": [
+            Equivalent(
+                "Attempt._note_about",
+                "written = self._look_at(items) if delta.__class__ in _PLACED",
+                "delta.__class__ in _PLACED",
+                "True",
+            ),
+            Equivalent("Attempt._note_about", "written = self._look_at(items) if delta.__class__ in _PLACED", "0", "1"),
+        ],
+        "an item of the answer is progress in any case": [
+            Equivalent("Attempt._note", "return True", "return True", "return None"),
+            Equivalent("Attempt._note", "return True", "True", "False"),
+        ],
+        "a private function, of which only the truth is looked at": [
+            Equivalent("Attempt._note", "return False", "return False", "return None"),
+            Equivalent("Attempt._note_about", "return False", "return False", "return None"),
+            Equivalent("Attempt._push_in_order", "return False", "return False", "return None"),
+        ],
+    },
     "actors/call/breaker.py": {
         "the first failure sets it before it is read": [
             Equivalent(
@@ -54,6 +160,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("Breaker.let_in", "self.epoch += 1", "1", "2"),
             Equivalent("Breaker.succeeded", "self.epoch += 1", "1", "2"),
             Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
+        ],
+    },
+    "actors/call/gate.py": {
+        "the gate sets it before it reads it": [
+            Equivalent(
+                "Ticket.__init__", "self.asked_at = 0.0  # time of the last `enter`", "self.asked_at = 0.0", "pass"
+            ),
+            Equivalent("Ticket.__init__", "self.asked_at = 0.0  # time of the last `enter`", "0.0", "1.0"),
+            Equivalent("Ticket.__init__", "self.epoch = 0", "self.epoch = 0", "pass"),
+            Equivalent("Ticket.__init__", "self.epoch = 0", "0", "1"),
         ],
     },
     "actors/call/integration.py": {
@@ -85,6 +201,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "CallRecord._count_input",
                 "if self._counted is None or self._counted[0] is not call:",
+                "0",
+                "1",
+            ),
+            Equivalent(
+                "CallRecord._count_input",
+                "if self._counted is None or self._counted[0] is not call:",
                 "self._counted is None or self._counted[0] is not call",
                 "True",
             ),
@@ -92,6 +214,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "actors/call/toolcalls.py": {
         "whether brackets are balanced does not depend on their sign": [
+            Equivalent(
+                "_Call.is_closed",
+                'self._depth += 1 if sign in "{[" else -1',
+                "sign in '{['",
+                "sign not in '{['",
+            ),
             Equivalent(
                 "_Call.is_closed",
                 'self._depth += 1 if sign in "{[" else -1',

@@ -22,14 +22,17 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "actors/call/attempt.py": (
         "tests/unit/test_attempt.py",
+        "tests/unit/test_direct_turn.py",
         "tests/unit/test_source.py",
+        f"{_HOUSE}test_answer_beginnings.py",
         f"{_HOUSE}test_answer_events.py",
+        f"{_HOUSE}test_answer_places.py",
         *_CALLS,
         f"{_HOUSE}test_rounds.py",
     ),
     "actors/call/breaker.py": (f"{_FLOW}test_breaker.py", "tests/unit/test_gates.py"),
     "actors/call/budget.py": (f"{_FLOW}test_budget.py",),
-    "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
+    "actors/call/gate.py": ("tests/unit/test_gates.py", "tests/unit/test_shared_limits.py", f"{_FLOW}test_limits.py"),
     "actors/call/held.py": (f"{_FLOW}test_held.py",),
     "actors/call/integration.py": (
         "tests/unit/test_integration_states.py",

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.attempt import Attempt
+from penstock.actors.call.messages import Ended
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.signals import KILL
@@ -17,9 +18,10 @@ from penstock.actors.stream.buffer import EventBatch
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.tokenizers import words
-from penstock.errors import ProtocolError
-from penstock.events import Citation, ProviderEvent, ReasoningBlock, ServerToolResult, Usage
+from penstock.errors import ProtocolError, SystemStopped
+from penstock.events import Citation, Logprobs, ProviderEvent, ReasoningBlock, ServerToolResult, Usage
 from penstock.ports import (
+    BlockDelta,
     BlockStart,
     ChatCall,
     ChoiceDelta,
@@ -84,7 +86,7 @@ class Decoded:
 class Scene:
     """A call and its attempt, into a stream that has no actor."""
 
-    def __init__(self, simulation: Simulation, **options: Any) -> None:
+    def __init__(self, simulation: Simulation, account: str = "", **options: Any) -> None:
         self.record = StreamRecord(
             simulation.runtime,
             "s",
@@ -97,7 +99,7 @@ class Scene:
         self.record.intake.attach(SimpleQueue(), 0, self.record.log.new_epoch())
         provider = ScriptedProvider(["unused"])
         call = ChatCall(model="asked", input="Hello", parameters={})
-        candidate = Candidate(provider=provider, call=call, request=provider.request(call))
+        candidate = Candidate(provider=provider, call=call, request=provider.request(call), account=account)
         reader: Reader = Nothing()
         self.call = CallRecord([candidate], RequestOptions(), reader)
         self.call.begin_attempt()
@@ -219,13 +221,37 @@ def test_an_event_that_comes_after_the_attempt_was_abandoned_ends_the_reading(si
     assert scene.waiting == []
 
 
-def test_events_alone_are_refused_by_a_stream_that_has_ended(simulation: Simulation) -> None:
+@pytest.mark.parametrize("way", ["deltas", "offer"])
+def test_events_alone_are_refused_by_a_stream_that_has_ended(simulation: Simulation, way: str) -> None:
     scene = Scene(simulation)
     assert scene.offer(TextDelta("a")) is True
     scene.record.intake.close()
-    assert scene.offer(ToolCallFragment(index=0, id="c", name="f", arguments="{}")) is False
+    call = ToolCallFragment(index=0, id="c", name="f", arguments="{}")
+    assert (scene.offer(call) if way == "offer" else scene.attempt.deltas([call])) is False
     scene.attempt.ended(Decoded(), None)  # type: ignore[arg-type]
     assert not scene.attempt.took_all
+
+
+@pytest.mark.parametrize("way", ["deltas", "offer"])
+def test_a_read_in_which_nothing_is_said_is_not_refused(simulation: Simulation, way: str) -> None:
+    scene = Scene(simulation)
+    scene.record.intake.close()
+    silent: list[Delta] = [KeepAlive(), UsageDelta(Usage(input_tokens=1))]
+    assert (scene.offer(*silent) if way == "offer" else scene.attempt.deltas(silent)) is True
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_an_answer_with_a_finish_reason_or_an_end_marker_is_complete_and_what_was_skipped_is_logged(
+    simulation: Simulation, finished: bool, done: bool, skipped: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene, decoder = Scene(simulation), Decoded()
+    decoder.finished, decoder.done, decoder.skipped = finished, done, skipped
+    with caplog.at_level("DEBUG", "penstock"):
+        scene.attempt.ended(decoder, None)  # type: ignore[arg-type]
+    assert scene.attempt._inbox.get().message == Ended(1, finished or done, None)
+    assert len(caplog.records) == (skipped > 0)
 
 
 @pytest.mark.parametrize("models", [("named", None), (None, "named"), ("before", "named")])
@@ -246,6 +272,9 @@ def test_a_decoder_that_names_no_model_leaves_the_one_that_is_known(
         (FinishDelta("stop", "stop"), True),
         (ToolCallFragment(index=0, id="c", name="f", arguments="{}"), True),
         (TextDelta("a"), True),
+        (RefusalDelta("a"), True),
+        (ReasoningDelta("a"), True),
+        (EventDelta(ProviderEvent(type="x", payload=None)), False),
     ],
 )
 def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, delta: Delta, is_progress: bool) -> None:
@@ -273,6 +302,15 @@ def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, del
         ([[ReasoningDelta("a")], [ToolCallFragment(index=0, id="c", name="f", arguments="{}")]], False),
         ([[ReasoningDelta("a")], [TextDelta("b")], [ReasoningDelta("c")]], True),
         ([[ReasoningDelta("a")], [UsageDelta(Usage(input_tokens=1))]], True),
+        (
+            [[ReasoningDelta("a")], [ToolCallFragment(index=0, arguments="{")]],
+            False,
+        ),  # of which nothing is reported yet
+        ([[ToolCallFragment(index=0, arguments="{")]], False),
+        ([[ReasoningDelta("a")], [EventDelta(ProviderEvent(type="x", payload=None))]], True),
+        ([[ReasoningDelta("a"), EventDelta(ProviderEvent(type="x", payload=None))]], True),
+        ([[ReasoningDelta("a")], [EventDelta(ProviderEvent(type="x", payload=None)), TextDelta("b")]], False),
+        ([[ReasoningDelta("a")], [TextDelta("b"), EventDelta(ProviderEvent(type="x", payload=None))]], False),
     ],
 )
 def test_the_model_reasons_until_something_else_comes_after_it(
@@ -392,18 +430,30 @@ def test_the_first_error_of_a_stream_counts_and_ends_the_answer(simulation: Simu
     assert not scene.attempt.has_progressed
 
 
+@pytest.mark.parametrize("last", ["block", "text"])
 @pytest.mark.parametrize(("more", "is_taken"), [(0, True), (1, False)])
-def test_an_answer_may_be_as_long_as_its_limit_and_no_longer(simulation: Simulation, more: int, is_taken: bool) -> None:
+def test_an_answer_may_be_as_long_as_its_limit_and_no_longer(
+    simulation: Simulation, more: int, is_taken: bool, last: str
+) -> None:
     scene = Scene(simulation)
     scene.call.options = RequestOptions().replace(max_answer_bytes=1000)
     block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", signature="123"))
     alone = OutcomeBuilder()
     alone.note(block)
     assert 3 <= alone.tally.total < 500
-    text = 1000 - len("efg") - alone.tally.total + more
-    assert scene.offer(TextDelta("x" * text), ReasoningDelta("efg")) is True
-    assert scene.offer(block) is is_taken
+    text = TextDelta("x" * (1000 - len("efgh") - alone.tally.total + more))
+    assert scene.offer(ReasoningDelta("efg"), TextDelta("h")) is True
+    first, then = (text, block) if last == "block" else (block, text)
+    assert scene.offer(first) is True
+    assert scene.offer(then) is is_taken
     assert (scene.attempt.error is None) is is_taken
+
+
+def test_reasoning_that_a_block_repeats_counts_once_into_the_length(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    scene.call.options = RequestOptions().replace(max_answer_bytes=1500)
+    text = "x" * 1000
+    assert scene.offer(ReasoningDelta(text), ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text))) is True
 
 
 def test_an_attempt_that_is_abandoned_while_it_waits_for_room_is_woken(simulation: Simulation) -> None:
@@ -415,11 +465,20 @@ def test_an_attempt_that_is_abandoned_while_it_waits_for_room_is_woken(simulatio
     assert "Connecting" not in news(scene.attempt)
 
 
-def test_what_came_before_the_first_delta_comes_before_it_in_the_stream(simulation: Simulation) -> None:
+@pytest.mark.parametrize(
+    "about",
+    [
+        EventDelta(ProviderEvent(type="x", payload="y")),
+        CitationDelta(Citation(kind="url", url="u")),
+        EventDelta(Logprobs(tokens=())),
+    ],
+)
+def test_what_is_about_the_answer_keeps_its_place_before_and_after_the_first_delta(
+    simulation: Simulation, about: Delta
+) -> None:
     scene = Scene(simulation)
-    raw = EventDelta(ProviderEvent(type="x", payload="y"))
-    assert scene.offer(raw) is True
-    assert scene.offer(raw, TextDelta("a"), raw) is True
+    assert scene.offer(about) is True
+    assert scene.offer(about, TextDelta("a"), about) is True
     intake, taken = scene.record.intake, []
     for seq in range(1, 10):
         batch, _ = intake.take(5, seq, 1)
@@ -446,6 +505,7 @@ RAW = EventDelta(ProviderEvent(type="x", payload=None))
 @pytest.mark.parametrize(
     ("reads", "is_held"),
     [
+        ([[KeepAlive()]], False),
         ([[FinishHeld()]], True),
         ([[RESULT, FinishHeld()]], True),
         ([[FinishHeld()], [KeepAlive()]], True),
@@ -535,6 +595,7 @@ def test_a_tokenizer_that_is_set_while_the_answer_is_read_runs_in_a_process_of_i
     simulation.settle()
     assert scene.offer() is True
     assert scene.waiting[-2:] == ["g", "h"]
+    assert scene.offer(KeepAlive()) is True  # there is nothing to cut
 
 
 def test_what_such_a_tokenizer_raises_is_raised_in_the_reader(simulation: Simulation) -> None:
@@ -574,3 +635,167 @@ def test_an_attempt_that_is_abandoned_while_its_text_is_cut_takes_nothing(simula
     scene.attempt.abandon()
     simulation.settle()
     assert (scene.offer(), scene.waiting) == (False, [])
+
+
+def test_a_cutting_that_cannot_begin_ends_the_reading(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise SystemStopped
+
+    scene = Scene(simulation)
+    set_tokenizer(scene, Cutting())
+    monkeypatch.setattr(simulation.runtime, "spawn", refuse)
+    assert scene.offer(TextDelta("a b")) is False
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("delta", [TextDelta("c d"), ReasoningDelta("c d")])
+def test_of_an_abandoned_attempt_nothing_is_cut_and_no_answer_begins(
+    simulation: Simulation, begun: bool, delta: Delta
+) -> None:
+    cutting = Cutting()
+    scene = Scene(simulation, tokenizer=cutting)
+    if begun:
+        assert scene.offer(TextDelta("a b")) is True
+    calls = len(cutting.calls)
+    scene.attempt.abandon()
+    assert scene.offer(delta) is False
+    assert (len(cutting.calls), scene.call.started) == (calls, begun)
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deltas", "is_progress"),
+    [
+        ([TextDelta("a")], True),
+        ([KeepAlive(), TextDelta("a")], True),
+        ([RAW], False),
+        ([RAW, RAW, TextDelta("a")], True),
+        ([BlockStart("text")], False),
+        ([BlockDelta({"type": "x"})], True),
+        ([CitationDelta(Citation(kind="url", url="u"))], True),
+        ([UsageDelta(Usage(input_tokens=1))], False),
+        ([Thinking()], True),
+    ],
+)
+def test_once_the_answer_has_begun_what_is_about_it_is_progress_too(
+    simulation: Simulation, deltas: Sequence[Delta], is_progress: bool
+) -> None:
+    scene = Scene(simulation)
+    assert scene.offer(TextDelta("a")) is True
+    assert scene.offer(RAW, RAW) is True  # of earlier reads nothing is counted again
+    begun = scene.attempt.last_progress
+    simulation.advance(5)
+    assert scene.offer(*deltas) is True
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0 if is_progress else 0.0)
+
+
+def test_that_the_model_thinks_is_progress_only_when_it_begins(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    begun = scene.attempt.last_progress
+    for seconds in (5, 3):
+        simulation.advance(seconds)
+        assert scene.offer(Thinking()) is True
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("way", ["deltas", "offer"])
+def test_the_first_delta_and_the_finish_are_reported_once(simulation: Simulation, way: str) -> None:
+    scene = Scene(simulation)
+    began: list[float] = []
+    scene.call.has_started = lambda now, seconds: began.append(seconds)  # type: ignore[method-assign]
+    simulation.advance(5)
+    stop = FinishDelta("stop", "stop")
+    for deltas in ([TextDelta("a")], [ReasoningDelta("b")], [stop], [KeepAlive()], [TextDelta("c")], [stop]):
+        assert (scene.offer(*deltas) if way == "offer" else scene.attempt.deltas(deltas)) is True
+    assert news(scene.attempt) == ["FirstDelta", "Finished"]
+    assert began == [pytest.approx(5.0)]
+
+
+class Noting:
+    """A stream's mailbox that notes whether the attempt is pushing, and lets time pass."""
+
+    def __init__(self, scene: Scene, simulation: Simulation) -> None:
+        self.scene = scene
+        self.simulation = simulation
+        self.notes: list[bool] = []
+
+    def put(self, message: Any) -> None:
+        self.notes.append(self.scene.attempt.is_pushing)
+        self.simulation.clock.move_to(self.simulation.clock.monotonic() + 5)
+
+
+@pytest.mark.parametrize("delta", [TextDelta("a"), ToolCallFragment(index=0, id="c", name="f")])
+def test_while_a_blocking_reader_pushes_the_provider_is_not_silent(simulation: Simulation, delta: Delta) -> None:
+    scene = Scene(simulation)
+    inbox, epoch = Noting(scene, simulation), scene.record.log.new_epoch()
+    scene.record.intake.attach(inbox, 0, epoch)
+    scene.record.intake.wait_for(1, epoch)
+    begun = scene.attempt.last_progress
+    assert scene.attempt.deltas([delta]) is True
+    assert (inbox.notes, scene.attempt.is_pushing) == ([True], False)
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0)
+
+
+def test_an_attempt_that_waits_for_nothing_wakes_no_other_producer(simulation: Simulation) -> None:
+    scene = Scene(simulation, max_buffer_size=1, batch_size=1)
+    assert scene.offer(TextDelta("a")) is True
+    assert scene.record.intake.push_now([("b", "text")], scene._room) == 0
+    scene.attempt.abandon()
+    assert scene.rooms == 0
+
+
+def test_events_of_calls_do_not_wait_for_room_and_text_is_kept_only_where_it_is_asked_for(
+    simulation: Simulation,
+) -> None:
+    scene = Scene(simulation, max_buffer_size=2, batch_size=1)
+    assert scene.offer(TextDelta("a"), RAW) is True
+    assert scene.offer(ToolCallFragment(index=0, id="c", name="f")) is True
+    assert scene.record.intake.events == 2
+    assert scene.call.outcome().text == ""
+    assert scene.offer(RAW) is None
+
+
+@pytest.mark.parametrize("account", ["", "mine"])
+def test_an_answer_is_of_the_account_or_without_one_of_the_dialect(simulation: Simulation, account: str) -> None:
+    assert Scene(simulation, account).call.builder.provider == (account or "scripted")
+
+
+def test_a_block_begins_no_part_because_of_text_of_an_earlier_one_that_came_with_a_held_event(
+    simulation: Simulation,
+) -> None:
+    scene, block = Scene(simulation), BlockStart("text")
+    for deltas in ([RAW], [TextDelta("a"), block], [block, TextDelta("b")]):
+        assert scene.offer(*deltas) is True
+    assert parts(scene) == [("a", 0), ("b", 1)]
+
+
+def test_an_answer_does_not_go_on_in_the_phase_of_an_earlier_one_that_said_nothing(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    scene.record.intake.start_part(0, "commentary")
+    call = CallRecord([scene.call.candidate], RequestOptions(), Nothing())
+    call.begin_attempt()
+    scene.attempt = Attempt(scene.record, call, 1, scene.attempt._inbox, simulation.clock)
+    assert scene.offer(TextDelta("a")) is True
+    (token,) = scene.record.intake.undelivered(0)
+    assert (token.part, token.phase) == (0, None)
+
+
+class Foreign(ScriptedProvider):
+    """A provider of the application."""
+
+
+@pytest.mark.parametrize("provider", [ScriptedProvider, Foreign])
+@pytest.mark.parametrize("tokenizer", [None, words, str.split])
+def test_a_reader_may_be_blocked_by_a_provider_or_a_tokenizer_of_the_application(
+    simulation: Simulation, provider: type[ScriptedProvider], tokenizer: Any
+) -> None:
+    scene = Scene(simulation, tokenizer=tokenizer)
+    call = ChatCall(model="asked", input="Hello", parameters={})
+    asked = provider(["unused"])
+    record = CallRecord(
+        [Candidate(provider=asked, call=call, request=asked.request(call))], RequestOptions(), Nothing()
+    )
+    attempt = Attempt(scene.record, record, 1, scene.attempt._inbox, simulation.clock)
+    assert attempt.may_block is (provider is Foreign or tokenizer is str.split)

@@ -14,9 +14,10 @@ from penstock.actors.call.record import CallRecord, Candidate, Conductor, Resume
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.outcome import Outcome
 from penstock.config.options import RequestOptions
+from penstock.config.prices import Price, Rates
 from penstock.errors import AgentCrashed, ApiError, CircuitOpen, ProtocolError
 from penstock.events import Usage
-from penstock.ports import ChatCall, FinishDelta, ProviderRequest, Quota, UsageDelta
+from penstock.ports import ChatCall, FinishDelta, MetadataDelta, ProviderRequest, Quota, UsageDelta
 from penstock.testing import ScriptedProvider
 
 LOST = ProtocolError("lost")
@@ -118,6 +119,25 @@ def test_a_candidate_tells_its_gate_what_is_left_of_its_quota() -> None:
     candidate(provider=silent, gate=gate).answered({"left": "7"})
     assert gate.told == [("quota", Quota(requests_left=7), b"k")]
     assert repr(candidate("m", key=b"k")) == "Candidate('scripted', 'm')"
+
+
+@pytest.mark.parametrize("account", ["", "mine"])
+def test_the_account_is_asked_or_without_one_the_dialect_for_the_present_candidates_model(account: str) -> None:
+    call = record(candidate("a"), candidate("b", account=account))
+    assert call.asked == ("scripted", "a")
+    call.fall_back(LOST)
+    assert call.asked == (account or "scripted", "b")
+
+
+def test_rounds_are_counted_from_1() -> None:
+    call = record()
+    assert (call.round, call.next_round("What now?").round) == (1, 2)
+
+
+@pytest.mark.parametrize(("count", "foreign"), [(None, 2), (len, 9)])
+def test_the_blocks_of_other_providers_are_counted_anew_for_each_round(count: Any, foreign: int) -> None:
+    call = record(candidate(foreign_blocks=2, count_foreign_blocks=count))
+    assert call.next_round("What now?").candidate.foreign_blocks == foreign
 
 
 def test_the_next_candidate_begins_without_what_the_failed_one_had() -> None:
@@ -300,6 +320,15 @@ def test_an_open_circuit_does_not_hide_the_error_before_it() -> None:
     assert opened.__cause__ is LOST
 
 
+def test_a_call_knows_when_its_first_delta_came_in_whichever_attempt() -> None:
+    call = record()
+    assert call.first_delta_at is None
+    for now in (5.0, 6.0):
+        call.begin_attempt()
+        call.has_started(now, 0.1)
+    assert call.first_delta_at == 5.0
+
+
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +355,28 @@ def test_without_a_price_the_cost_is_what_the_provider_says(is_whole: bool) -> N
         call.builder.note(FinishDelta("stop", "stop"))
     cost = call.outcome().cost
     assert (cost.amount, cost.reported, cost.source, cost.is_estimate) == (0.5, 0.5, "provider", not is_whole)
+
+
+def test_what_came_before_a_reset_is_void_in_the_outcome() -> None:
+    call = record()
+    call.void_answer(5)
+    assert call.outcome().void_text == 5
+
+
+def test_calls_without_text_are_billed_by_an_estimate() -> None:
+    call = record()
+    assert call.bill(None, is_over=True) == (None, False)
+    call.builder.note(MetadataDelta({"container": "c"}))
+    usage, is_estimate = call.bill(None, is_over=True)
+    assert (usage.input_tokens, usage.output_tokens, is_estimate) == (2, 0, True)
+
+
+def test_an_answer_that_broke_off_before_a_word_costs_the_output_that_was_reported() -> None:
+    call = record(candidate(price=Price(Rates(input=1e6, cached_input=1e6, cache_write=1e6, output=1e6))))
+    call.begin_attempt()
+    call.builder.note(UsageDelta(Usage(input_tokens=3, output_tokens=0)))
+    cost = call.outcome().cost
+    assert (cost.amount, cost.is_estimate) == (3.0, True)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -356,6 +407,32 @@ def test_an_end_is_reported_by_the_integration_at_work_or_by_the_handler_and_onl
     call.end(stream, None, by=call.ref)
     call.end(stream, None)
     assert len(stream.proposed) == 2  # the stream takes the first
+
+
+@pytest.mark.parametrize("error", [None, LOST])
+def test_observers_are_notified_once_and_before_the_stream_of_an_end_that_counts(error: Any) -> None:
+    stream: Any = Stream()
+    call, notified = record(), []
+    call.take_over(Ref())
+
+    def called(*arguments: Any) -> None:
+        notified.append((*arguments, len(stream.proposed)))
+
+    stream.observers = (SimpleNamespace(called=called),) * 2
+    call.end(stream, error, by=Ref())  # has been replaced
+    assert notified == []
+    for _ in range(3):
+        call.end(stream, error, by=call.ref)
+    assert notified == [(stream, call, error, 0)] * 2
+
+
+def test_observers_are_not_notified_of_the_end_of_a_stream_that_ends_already() -> None:
+    stream: Any = Stream()
+    notified: list[Any] = []
+    stream.observers = (SimpleNamespace(called=lambda *arguments: notified.append(arguments)),)
+    stream.ending = "proposed"
+    record().end(stream, None)
+    assert notified == []
 
 
 @pytest.mark.parametrize("alive", [True, False])

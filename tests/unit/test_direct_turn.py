@@ -26,8 +26,18 @@ from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.polled import StreamReader
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import StreamCancelled, TokenEvent, ToolProgress
-from penstock.ports import ChatCall, Delta, ReasoningDelta, TextDelta, Thinking
+from penstock.events import ProviderEvent, StreamCancelled, TokenEvent, ToolProgress, Usage
+from penstock.ports import (
+    BlockDelta,
+    ChatCall,
+    Delta,
+    EventDelta,
+    KeepAlive,
+    ReasoningDelta,
+    TextDelta,
+    Thinking,
+    UsageDelta,
+)
 from penstock.testing import ScriptedProvider, Simulation
 
 
@@ -507,3 +517,34 @@ def test_a_token_is_not_written_twice_if_noting_it_fails(simulation: Simulation)
     assert (scene.logged, scene.buffered) == (["a"], ["b"])
     scene.start()
     assert (scene.logged, noted) == (["a", "b"], ["a", "b"])
+
+
+def test_a_read_with_an_event_or_without_anything_to_say_is_no_direct_turn(simulation: Simulation) -> None:
+    scene = Scene(simulation, max_buffer_size=10)
+    assert scene.offer("a") is True
+    assert scene.offer(KeepAlive()) is True
+    assert scene.offer("b", EventDelta(ProviderEvent(type="x", payload=None)), "c") is True
+    assert scene.logged == ["a"]
+    simulation.settle()
+    assert scene.logged == ["a", "b", "ProviderEvent", "c"]
+    assert scene.offer("d") is True
+    assert scene.logged[-1] == "d"
+
+
+@pytest.mark.parametrize("delta", [UsageDelta(Usage(input_tokens=1)), BlockDelta({"type": "x"}), KeepAlive()])
+def test_after_a_read_without_events_tokens_take_a_direct_turn(simulation: Simulation, delta: Delta) -> None:
+    scene = Scene(simulation)
+    for tokens in ("a", delta, "b"):
+        assert scene.offer(tokens) is True
+    assert scene.logged == ["a", "b"]
+
+
+def test_the_part_of_a_second_answer_begins_before_its_first_token(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    assert scene.offer("a") is True
+    call = CallRecord([scene.call.candidate], RequestOptions(), scene.call.reader)
+    call.begin_attempt()
+    scene.attempt = Attempt(scene.record, call, 2, scene.attempt._inbox, simulation.clock)
+    assert scene.offer("b") is True
+    simulation.settle()
+    assert [event.part for event in scene.record.log if isinstance(event, TokenEvent)] == [0, 1]

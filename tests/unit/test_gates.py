@@ -904,16 +904,22 @@ def test_a_first_delta_wakes_nobody_while_the_circuit_is_closed() -> None:
     assert b.woken == 0
 
 
-def test_those_who_wait_are_told_when_the_first_delta_of_a_trial_closes_the_circuit() -> None:
+@pytest.mark.parametrize("way", ["first delta", "end"])
+def test_the_queues_of_all_keys_are_woken_when_a_trial_closes_the_circuit(way: str) -> None:
     clock = VirtualClock()
     gate = make(clock, failures=1, concurrent_streams=1)
-    a, b, c = clients(gate, 3)
+    a, b, same, other = (of_key(gate, key) for key in (A, A, A, B))
+    for client in (a, b, same, other):
+        client.enter()
     a.leave(DOWN)
     clock.move_to(clock.monotonic() + 30)
     assert b.enter() == IN
-    woken = c.woken
-    gate.answered(b.ticket)
-    assert c.woken == woken + 1
+    woken = (same.woken, other.woken)
+    if way == "first delta":
+        gate.answered(b.ticket)
+    else:
+        b.leave(None)
+    assert (same.woken, other.woken) == (woken[0] + 1, woken[1] + 1)
     assert gate.statistics().circuit == "closed"
 
 
@@ -1032,3 +1038,228 @@ def test_one_that_finds_a_lost_place_tells_the_key_whose_turn_it_is() -> None:
     assert isinstance(of_key(gate, A).enter(), Wait)
     assert waiting.woken == 1
     assert waiting.enter() == IN
+
+
+# --- what is looked at, and when --------------------------------------------------------------------------------------
+
+
+class CountingClock(VirtualClock):
+    """Counts how often the time is asked for."""
+
+    asked = 0
+
+    def __init__(self, start: float = 1000.0) -> None:
+        super().__init__(start)
+        self.kept: list[Client] = []
+        """Keep their places, which are looked for if a client is lost."""
+
+    def monotonic(self) -> float:
+        self.asked += 1
+        return super().monotonic()
+
+
+def looks(gate: Gate, clock: CountingClock) -> bool:
+    """Whether the next ticket is admitted only after a look at the clock."""
+    before = clock.asked
+    clock.kept.append(client := Client(gate))
+    assert client.enter() == IN
+    return clock.asked > before
+
+
+@pytest.mark.parametrize("start", [0.0, 1000.0])
+def test_a_gate_where_nothing_is_to_be_checked_admits_without_a_look_at_the_clock(start: float) -> None:
+    clock = CountingClock(start)
+    gate = make(clock, failures=1)
+    (a,) = clients(gate, 1)
+    assert not looks(gate, clock)
+    a.leave(None)
+    assert not looks(gate, clock)
+    for limits in ({"concurrent_streams": 5}, {"requests_per_minute": 60}, {"tokens_per_minute": 60}):
+        assert looks(make(clock, **limits), clock)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_hold_of_no_time_is_not_checked_for(seconds: float) -> None:
+    clock = CountingClock()
+    gate = make(clock)
+    gate.hold(seconds)
+    assert not looks(gate, clock)
+    (a,) = clients(gate, 1)
+    a.leave(RateLimited(429, "m", retryable=True))
+    assert not looks(gate, clock)
+
+
+@pytest.mark.parametrize(("after", "is_over"), [(25.0, True), (24.75, False)])
+@pytest.mark.parametrize("way", ["leaves", "waited"])
+def test_a_hold_is_checked_for_until_the_waiting_requests_are_spread(way: str, after: float, *, is_over: bool) -> None:
+    clock = CountingClock()
+    gate = make(clock)
+    (a,) = clients(gate, 1)
+    gate.hold(20)
+    b = Client(gate)
+    assert b.enter() == Wait(20.0)
+    if way == "leaves":
+        clock.move_to(clock.monotonic() + 20)
+        assert b.enter() == IN
+        clock.move_to(clock.monotonic() + after - 20)
+        a.leave(None)
+    else:
+        clock.move_to(clock.monotonic() + after)
+        assert b.enter() == IN
+    clock.move_to(clock.monotonic() + 0.2)  # the next ticket need not wait
+    assert looks(gate, clock) is not is_over
+
+
+def test_a_circuit_that_is_closed_again_is_not_checked() -> None:
+    clock = CountingClock()
+    gate = make(clock, failures=1)
+    (a,) = clients(gate, 1)
+    a.leave(DOWN)
+    clock.move_to(clock.monotonic() + 30)
+    trial = Client(gate)
+    assert trial.enter() == IN
+    gate.answered(trial.ticket)
+    assert not looks(gate, clock)
+
+
+def test_a_ticket_that_waits_at_a_gate_without_limits_is_not_overtaken() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    (inside,) = clients(gate, 1)
+    gate.hold(20)
+    clock.move_to(clock.monotonic() + 24.95)
+    early = Client(gate)
+    early.ticket.jitter = 1.0
+    assert early.enter() == IN  # and the next one 0.075 s later
+    clock.move_to(clock.monotonic() + 0.05)
+    inside.leave(None)
+    early.ticket = Ticket(lambda: None)  # is lost
+    waiting, late = clients(gate, 2)
+    assert waiting.answer == Wait(pytest.approx(0.025))  # type: ignore[arg-type]
+    assert late.answer == Wait(None)
+
+
+def test_a_ticket_needs_no_tokens_and_is_no_retry_unless_it_says_so() -> None:
+    gate = make(tokens_per_minute=6)  # a burst of 1
+    tickets = [Ticket(lambda: None) for _ in range(3)]
+    assert [gate.enter(ticket) for ticket in tickets] == [IN] * 3
+    assert gate.statistics().retries == 0
+
+
+def test_the_limits_of_an_endpoint_apply_all_together() -> None:
+    gate = make(requests_per_minute=600, tokens_per_minute=6_000, concurrent_streams=1)
+    a, b = clients(gate, 2)
+    assert (a.answer, b.answer) == (IN, Wait(None))
+
+
+def test_only_the_first_leaving_wakes() -> None:
+    gate = make(concurrent_streams=1)
+    inside, other = of_key(gate, A), of_key(gate, B)
+    inside.enter()
+    other.enter()
+    for _ in range(2):
+        gate.leave(inside.ticket)
+    assert other.woken == 1
+
+
+def test_a_place_wakes_no_ticket_that_waits_for_something_else() -> None:
+    gate = make(concurrent_streams=2, requests_per_minute=6)
+    first, limited, inside = of_key(gate, A), of_key(gate, A), of_key(gate, B)
+    assert [client.enter() for client in (first, limited, inside)] == [IN, Wait(10.0), IN]
+    inside.leave(None)
+    assert limited.woken == 0
+
+
+def test_a_place_passes_by_the_tickets_of_another_key_whose_owners_have_died() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1, queue_timeout=10)
+    inside, dead, alive = of_key(gate, b""), of_key(gate, A), of_key(gate, B)
+    inside.enter()
+    dead.enter()
+    clock.move_to(clock.monotonic() + 22)
+    alive.enter()
+    inside.leave(None)
+    assert (dead.woken, alive.woken) == (0, 1)
+    assert gate.statistics().queued == 1
+
+
+def test_an_open_circuit_refuses_until_the_last_moment() -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=1)
+    (a,) = clients(gate, 1)
+    a.leave(DOWN)
+    clock.move_to(clock.monotonic() + 29.5)
+    assert isinstance(error_of(Client(gate).enter()), CircuitOpen)
+
+
+def test_a_hold_longer_than_the_queues_time_refuses_no_ticket_that_is_queued() -> None:
+    gate = make(concurrent_streams=1, queue_timeout=10)
+    _, queued = clients(gate, 2)
+    gate.hold(40)
+    assert queued.enter() == Wait(40.0)
+
+
+@pytest.mark.parametrize("in_use", [0, 1024])
+def test_keys_without_requests_are_forgotten_at_1024_keys_or_twice_as_many_as_are_in_use(in_use: int) -> None:
+    gate = make()
+    many = 1024 + in_use
+    entered = [of_key(gate, str(number).encode()) for number in range(many)]
+    for number, client in enumerate(entered):
+        client.enter()
+        if number >= in_use:
+            client.leave(None)
+    assert gate.statistics().keys == many
+    of_key(gate, b"last").enter()
+    assert gate.statistics().keys == in_use + 1
+
+
+def test_a_gate_has_what_is_left_of_the_quota_by_the_last_answer_that_says_it() -> None:
+    gate = make()
+    assert (gate.statistics().requests_left, gate.statistics().tokens_left) == (None, None)
+    for quota in (Quota(requests_left=9, tokens_left=8), Quota(requests_left=7, tokens_left=6), None):
+        gate.note_quota(quota)
+    assert (gate.statistics().requests_left, gate.statistics().tokens_left) == (7, 6)
+
+
+# --- requests besides the needed ones ---------------------------------------------------------------------------------
+
+
+def test_a_gate_is_calm_unless_one_waits() -> None:
+    gate = make(concurrent_streams=1)
+    assert gate.is_calm()
+    _, queued = clients(gate, 2)
+    assert not gate.is_calm()
+    queued.leave()
+    assert gate.is_calm()
+
+
+def test_a_gate_is_calm_unless_a_key_is_held() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    of_key(gate, A).enter()
+    gate.hold(5, B)
+    assert not gate.is_calm()
+    clock.move_to(clock.monotonic() + 5)
+    assert gate.is_calm()
+
+
+def test_a_gate_is_calm_unless_its_circuit_is_open() -> None:
+    gate = make(failures=1)
+    a, b = clients(gate, 2)
+    a.leave(DOWN)
+    assert not gate.is_calm()
+    b.leave(None)  # went in before
+    assert not gate.is_calm()
+
+
+def test_a_gate_is_calm_again_with_the_first_answer_after_a_429() -> None:
+    gate = make()
+    a, b = clients(gate, 2)
+    a.leave(RateLimited(429, "m", retryable=True))
+    assert not gate.is_calm()
+    gate.answered(b.ticket)
+    assert gate.is_calm()
+
+
+def test_each_gate_measures_its_own_endpoint() -> None:
+    assert make().hedging is not make().hedging

@@ -266,6 +266,13 @@ def test_all_attempts_together_have_one_deadline_which_a_new_integration_keeps(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("before", "wanted"), [(None, 7.0), (3.0, 3.0)])
+def test_a_call_begins_when_its_first_integration_takes_it_up(before: float | None, wanted: float) -> None:
+    start = Start(began_at=before)
+    start.init()
+    assert start.call.began_at == wanted
+
+
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("before", [None, "attempt"])
 def test_a_new_integration_begins_or_goes_on_as_if_the_connection_had_broken(before: Any, started: bool) -> None:

@@ -76,6 +76,22 @@ def test_a_ticket_takes_its_share_once() -> None:
     assert admitted == 10
 
 
+def test_a_ticket_that_asks_again_in_its_place_or_after_it_has_left_takes_nothing() -> None:
+    clock, taken = VirtualClock(), []
+
+    def take(limit: Limit, cost: float = 1.0) -> float:
+        taken.append(limit.key)
+        return 0.0
+
+    table = GateTable(clock)
+    table.share(take)
+    gate, one = table.gate("p", "https://p", LIMITS), ticket()
+    assert [isinstance(gate.enter(one), Admitted) for _ in range(3)] == [True] * 3
+    gate.leave(one, None)
+    assert isinstance(gate.enter(one), Refused)
+    assert len(taken) == 1
+
+
 def test_tokens_are_shared_too_and_one_larger_than_the_burst_is_admitted() -> None:
     clock = VirtualClock()
     one, two = gates(clock, 2, LimitOptions(tokens_per_minute=6_000))  # a burst of 1,000

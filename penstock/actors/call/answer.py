@@ -49,15 +49,17 @@ _SHORT: Final = 100
 class _Finish:
     """The finish reason of an answer, once it has come."""
 
-    __slots__ = ("raw", "reason")
+    __slots__ = ("raw", "reason", "weight")
 
     def __init__(self) -> None:
         self.reason: FinishReason | None = None
         self.raw: str | None = None
+        self.weight = _SHORT
+        """Characters of the provider's word for it, at least `_SHORT`."""
 
     def note(self, delta: FinishDelta) -> None:
         if self.reason != "tool_calls" or delta.reason != "stop":  # some providers send "stop" after it
-            self.reason, self.raw = delta.reason, delta.raw
+            self.reason, self.raw, self.weight = delta.reason, delta.raw, max(_SHORT, len(delta.raw))
 
 
 class _Other:
@@ -190,9 +192,9 @@ class OutcomeBuilder:
                 case UsageDelta(usage=usage):
                     self.usage = usage
                 case FinishDelta():
-                    before = len(self._finish.raw or "")
+                    before = self._finish.weight
                     self._finish.note(delta)
-                    self.tally.total += max(_SHORT, len(self._finish.raw or "")) - max(_SHORT, before)
+                    self.tally.total += self._finish.weight - before
             return []
 
     def _note_extra(

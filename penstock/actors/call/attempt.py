@@ -194,7 +194,6 @@ class Attempt:
             try:
                 self._push_rest(on_room)
             except StreamClosed:
-                self._has_lost = True
                 return False
             if self._rest:
                 self._begin_pushing()
@@ -204,8 +203,8 @@ class Attempt:
         return self._send_finish() if self._pending_finish is not None else not self.is_void
 
     def _read_text(self, deltas: Sequence[Delta]) -> list[_Item] | None:
-        """The same as `_read` where that is quick: all is text, and so was what came before. None: it is not."""
-        if not self.has_progressed or self.is_reasoning or self.has_held_finish or self._has_events:
+        """The same as `_read` where that is quick: all is text, and nothing before it matters. None: it is not."""
+        if not self.has_progressed or self.is_reasoning or self.has_held_finish:
             return None
         items, size = [], 0
         for delta in deltas:
@@ -234,7 +233,7 @@ class Attempt:
                 items.append((delta.text, "text"))  # type: ignore[union-attr]
             elif kind is not KeepAlive and self._note(delta, items):
                 progress, self._held_at = True, _NOT_HELD
-        if self.is_reasoning and len(items) > self._reasoned:
+        if len(items) > self._reasoned:
             self.is_reasoning = False
         said = len(items) - self._silent
         progress = progress or said > 0
@@ -334,7 +333,7 @@ class Attempt:
         written = self._look_at(items) if delta.__class__ in _PLACED else 0
         events = self._builder.note(delta, written)
         if not self._call.started and not items:
-            for event in events or ():
+            for event in events:
                 self._builder.held.add(event)
             return False
         if events:
@@ -367,8 +366,7 @@ class Attempt:
         if not self._call.started and not items:
             self._builder.held.add(item)
             return
-        if len(items) == self._reasoned:
-            self._reasoned += 1  # nor does it end the reasoning
+        self._reasoned += 1  # nor does it end the reasoning
         items.append(item)
         self._silent += 1
         self._has_events = self._is_in_order = True
@@ -399,9 +397,8 @@ class Attempt:
 
     def _end_pushing(self) -> None:
         """Leave the time for which the stream was waited for out of the provider's silence."""
-        if self.is_pushing:
-            self.last_progress += self._clock.monotonic() - self._pushing_since
-            self.is_pushing = False  # last: the integration reads both
+        self.last_progress += self._clock.monotonic() - self._pushing_since
+        self.is_pushing = False  # last: the integration reads both
 
     def _push_in_order(self, items: list[_Item]) -> bool:
         """Push tokens and events, and wait for room; returns whether all were taken."""

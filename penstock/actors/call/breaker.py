@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from penstock.config.limits import BreakerOptions
-from penstock.errors import ApiError, ConnectError, IncompleteStream, ProviderError, ProviderTimeout, RateLimited
+from penstock.errors import ApiError, ConnectError, IncompleteStream, PenstockError, ProviderTimeout, RateLimited
 
 __all__ = ["Breaker", "Circuit", "counts_as_failure"]
 
@@ -104,7 +104,7 @@ class Breaker:
         return was_trial
 
 
-def counts_as_failure(error: ProviderError, *, answered: bool) -> bool:
+def counts_as_failure(error: PenstockError | Literal["neutral"], *, answered: bool) -> bool:
     """Whether ``error`` is a failure of the endpoint.
 
     These are: no connection; a time-out before or within the answer; status 500 or above, or another error that the

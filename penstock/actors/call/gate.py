@@ -122,7 +122,9 @@ class Ticket:
 
     def __del__(self) -> None:
         # Only a note: the garbage collector may run this anywhere, even in a method of the gate.
-        if self.state == "inside" and self.lost is not None and self.lane is not None:
+        if self.state == "inside":
+            assert self.lost is not None
+            assert self.lane is not None
             self.lost.append((self.epoch, self.lane))
 
 
@@ -212,9 +214,7 @@ class Gate:
             if delay != 0.0:
                 return Wait(delay)
         with self._lock:
-            lane = ticket.lane
-            if lane is None:
-                lane = ticket.lane = self._lane(ticket.key)
+            lane = ticket.lane = self._lane(ticket.key)
             if self._is_free and ticket.state == "new" and not self._lost:
                 lane.limits.active += 1
                 self._count_in(ticket)
@@ -241,7 +241,7 @@ class Gate:
             self._was_limited = False
             if not self._breaker.succeeded(ticket.epoch):
                 return
-            self._review()
+            self._review(self._clock.monotonic())
             heads = self._heads()
         for head in heads:
             _wake(head)
@@ -265,21 +265,19 @@ class Gate:
             # If there may be room now, wake the first ticket even if it was the first before.
             before = None if self._reclaim_lost() else lane.limits.first
             now = self._clock.monotonic()
-            others: list[Ticket] = []
+            others: list[Ticket | None] = []
             if state == "inside":
                 epoch = self._breaker.epoch
                 self._active -= 1
                 lane.limits.active -= 1
-                self._report(ticket, lane, failure)
+                self._report(ticket, lane, failure, now)
                 before = None
-                if self._breaker.epoch != epoch or not self._breaker.is_closed:
-                    others = self._heads(lane)
-                else:
-                    others = self._next(now, lane)
+                # If the circuit has opened or closed, all queues have to ask.
+                others = self._next(now, lane) if self._breaker.epoch == epoch else self._heads(lane)
             elif state == "queued":
                 self._dequeue(lane, ticket)
                 others = self._next(now, lane)  # a ticket of another key may have waited for this one
-            first = self._first(lane, now) if lane.limits.queue else None
+            first = self._first(lane, now)
         if first is not before:
             _wake(first)
         for other in others:
@@ -303,12 +301,14 @@ class Gate:
         if used is None:
             return
         with self._lock:
-            if ticket.charged is None or ticket.lane is None:
+            charged = ticket.charged
+            if charged is None:
                 return
-            self._tokens += used - ticket.reported
+            assert ticket.lane is not None
             limits = ticket.lane.limits
-            limits.correct(ticket.charged, used, self._clock.monotonic())
-            gave_back = used < ticket.charged
+            self._tokens += used - ticket.reported
+            limits.correct(charged, used, self._clock.monotonic())
+            gave_back = used < charged
             ticket.charged = ticket.reported = used
             first = limits.first if gave_back else None
         _wake(first)
@@ -334,7 +334,7 @@ class Gate:
         Never shortens a hold.
         """
         with self._lock:
-            self._hold(self._lane(key), seconds)
+            self._hold(self._lane(key), seconds, self._clock.monotonic())
 
     def note_quota(self, quota: Quota | None, key: bytes = b"") -> None:
         """Hold the requests with this API key until the provider's quota is renewed, if nothing of it is left."""
@@ -412,8 +412,8 @@ class Gate:
             detail = f"rate limited by the provider for another {held_for:.0f} s, longer than queue_timeout"
             return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
         has_place = self._places is None or self._active < self._places
-        if has_place and ticket.state == "new" and any(one.wants_place for one in self._waiting if one is not lane):
-            has_place = False  # the first waiter of another key has its turn before
+        # The place that the first ticket of another key waits for is not for a new one.
+        has_place = has_place and not (ticket.state == "new" and any(one.wants_place for one in self._waiting))
         before = len(lane.limits.queue)
         delay = lane.ask(ticket, ticket.tokens, now, jitter=ticket.jitter, has_place=has_place)
         if delay == FULL:
@@ -425,7 +425,7 @@ class Gate:
                 del self._waiting[lane]
                 self._waiting[lane] = None
             self._count_in(ticket)
-            self._review()
+            self._review(now)
             return _ADMITTED
         if ticket.state == "new":
             ticket.state = "queued"
@@ -448,7 +448,6 @@ class Gate:
             self._waiting[lane] = None
         else:
             self._waiting.pop(lane, None)
-            lane.wants_place = False
 
     def _dequeue(self, lane: Lane[Ticket], ticket: Ticket) -> None:
         before = len(lane.limits.queue)
@@ -464,14 +463,13 @@ class Gate:
             first = lane.limits.first
         return first
 
-    def _heads(self, but: Lane[Ticket] | None = None) -> list[Ticket]:
+    def _heads(self, but: Lane[Ticket] | None = None) -> list[Ticket | None]:
         """The first ticket of every queue."""
-        heads = (lane.limits.first for lane in self._waiting if lane is not but)
-        return [head for head in heads if head is not None]
+        return [lane.limits.first for lane in self._waiting if lane is not but]
 
-    def _next(self, now: float, but: Lane[Ticket]) -> list[Ticket]:
+    def _next(self, now: float, but: Lane[Ticket]) -> list[Ticket | None]:
         """The tickets of other keys that may have the free place, up to the first one that is sure to take it."""
-        found: list[Ticket] = []
+        found: list[Ticket | None] = []
         if self._places is None or self._active >= self._places:
             return found
         for lane in [lane for lane in self._waiting if lane.wants_place and lane is not but]:
@@ -492,24 +490,25 @@ class Gate:
             self._breaker.abstained(epoch)
         return found
 
-    def _report(self, ticket: Ticket, lane: Lane[Ticket], failure: PenstockError | Literal["neutral"] | None) -> None:
+    def _report(
+        self, ticket: Ticket, lane: Lane[Ticket], failure: PenstockError | Literal["neutral"] | None, now: float
+    ) -> None:
         if failure is None:
             self._breaker.succeeded(ticket.epoch)
-        elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket.answered):
+        elif counts_as_failure(failure, answered=ticket.answered):
             self._failures += 1
-            self._breaker.failed(ticket.epoch, self._clock.monotonic())
+            self._breaker.failed(ticket.epoch, now)
         else:
             self._breaker.abstained(ticket.epoch)
-        self._review()
+        self._review(now)
         if isinstance(failure, RateLimited):
             self._was_limited = True
-            self._hold(lane, failure.retry_after or 0.0)
+            self._hold(lane, failure.retry_after or 0.0, now)
 
-    def _hold(self, lane: Lane[Ticket], seconds: float) -> None:
-        if seconds > 0:
-            lane.hold(seconds, self._clock.monotonic())
-            self._calm_at = max(self._calm_at, lane.calm_at)
-            self._is_free = False
+    def _hold(self, lane: Lane[Ticket], seconds: float, now: float) -> None:
+        lane.hold(seconds, now)
+        self._calm_at = max(self._calm_at, lane.calm_at)
+        self._review(now)
 
     def _count_in(self, ticket: Ticket) -> None:
         ticket.state = "inside"
@@ -520,16 +519,9 @@ class Gate:
         self._requests += 1
         self._retries += ticket.is_retry
 
-    def _review(self) -> None:
+    def _review(self, now: float) -> None:
         """Update ``_is_free``: whether the next ticket can be admitted without a look at the limits and the clock."""
-        self._is_free = (
-            not self._is_limited
-            and not self._queued
-            and self._breaker.is_closed
-            and (not self._calm_at or self._clock.monotonic() >= self._calm_at)
-        )
-        if self._is_free:
-            self._calm_at = 0.0
+        self._is_free = not self._is_limited and not self._queued and self._breaker.is_closed and now >= self._calm_at
 
     @property
     def _endpoint(self) -> str:

@@ -236,7 +236,8 @@ class CallRecord:
     def take_ticket(self, gate: Gate, wake: Callable[[], object], jitter: float) -> Ticket:
         """Make the ticket of the next attempt. ``jitter`` is a random number from 0 to 1."""
         self.leave()
-        tokens = estimate_usage(self._count_input(), _USUAL_ANSWER).total_tokens or 0
+        tokens = estimate_usage(self._count_input(), _USUAL_ANSWER).total_tokens
+        assert tokens is not None
         ticket = Ticket(wake, tokens, key=self.candidate.key, is_retry=self.tries > 0, jitter=jitter)
         self.ticket = ticket
         return ticket
@@ -315,7 +316,8 @@ class CallRecord:
         if builder.is_whole:
             return candidate.price.cost(usage, is_estimate=False)
         # Usage that was reported before the end does not include what followed.
-        output = max(usage.output_tokens, estimate.output_tokens or 0)
+        assert estimate.output_tokens is not None
+        output = max(usage.output_tokens, estimate.output_tokens)
         return candidate.price.cost(msgspec.structs.replace(usage, output_tokens=output), is_estimate=True)
 
     def _count_input(self) -> int:

@@ -180,20 +180,20 @@ class ToolCallAccumulator:
             call.type = delta.type
         self.size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
         if delta.replaces:
-            return self._replace(call, delta.arguments)
+            return self._replace(call, delta.arguments, is_new=is_new)
         if delta.arguments:
             call.add(delta.arguments)
             if call.is_reported:
                 return [ToolCallDelta(index=call.place, text=delta.arguments)]
         return self._report(call, is_new=is_new) if self._unreported else []
 
-    def _replace(self, call: _Call, arguments: str) -> list[ToolEvent]:
+    def _replace(self, call: _Call, arguments: str, *, is_new: bool) -> list[ToolEvent]:
         """Take the whole arguments in the place of the pieces; returns what has not been reported of them."""
         before = "".join(call.parts)
         self.size -= len(before)
         call.replace(arguments)
         if not call.is_reported:
-            return self._report(call, is_new=False)
+            return self._report(call, is_new=is_new)
         rest = arguments.removeprefix(before) if arguments.startswith(before) else ""
         return [ToolCallDelta(index=call.place, text=rest)] if rest else []
 

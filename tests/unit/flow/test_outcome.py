@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.events import (
+    ProviderEvent,
     ReasoningBlock,
     ReasoningBlockClosed,
     ToolCallCompleted,
@@ -23,6 +24,7 @@ from penstock.ports import (
     Delta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -259,6 +261,14 @@ def test_a_call_without_an_id_gets_one_and_keeps_it(behind: Delta) -> None:
     assert ("completed", 0, "call_0", {}) in said
 
 
+def test_a_call_whose_start_waits_for_its_id_is_reported_after_another_one_was() -> None:
+    assert told(F(index=0, name="f"), F(index=1, name="g"), F(index=1, arguments="{}"), complete=False) == [
+        ("started", 0, "call_0", "f"),
+        ("started", 1, "call_1", "g"),
+        ("delta", 1, "{}"),
+    ]
+
+
 def test_an_id_that_comes_too_late_changes_nothing_but_is_known() -> None:
     said = told(
         F(index=0, name="f", arguments="{"), F(index=0, id="late", arguments='"x": '), F(id="late", arguments="1}")
@@ -312,3 +322,47 @@ def test_what_was_told_is_what_the_outcome_says(deltas: list[Delta]) -> None:
 def test_an_answer_without_a_finish_reason_has_stopped() -> None:
     outcome = built(TextDelta("a")).outcome()
     assert (outcome.finish_reason, outcome.raw_finish_reason) == ("stop", None)
+
+
+def test_what_came_before_a_reset_is_void_and_the_blocks_of_reasoning_are_numbered_anew() -> None:
+    thought, block = ReasoningBlockDelta(ReasoningBlock(kind="thinking")), BlockDelta({"type": "x"})
+    builder = built(thought, thought, block)
+    builder.extras.text_before = 3
+    before = builder.outcome()
+    assert (before.void_reasoning_blocks, before.void_text, before.void_provider_blocks) == (0, 0, 0)
+    builder.void(8)
+    (closed,) = builder.note(thought)
+    builder.note(block)
+    outcome = builder.outcome()
+    assert (outcome.void_reasoning_blocks, outcome.void_text, outcome.void_provider_blocks) == (2, 5, 1)
+    assert (len(outcome.reasoning_blocks), len(outcome.provider_blocks)) == (3, 2)
+    assert isinstance(closed, ReasoningBlockClosed)
+    assert closed.index == 0
+
+
+@pytest.mark.parametrize("end", [None, "finish reason", "end marker", "both"])
+@pytest.mark.parametrize("keeps_text", [False, True])
+def test_of_an_answer_that_broke_off_the_blocks_after_the_text_that_was_taken_are_left_out(
+    end: str | None, *, keeps_text: bool
+) -> None:
+    builder = OutcomeBuilder(keeps_text=keeps_text)
+    builder.took([("ab", "text")])
+    for at in (1, 2, 3):
+        builder.note(BlockDelta({"type": "x"}), at)
+    if end in ("finish reason", "both"):
+        builder.note(FinishDelta("stop", "stop"))
+    if end in ("end marker", "both"):
+        builder.complete()
+    is_cut = keeps_text and end is None
+    assert (builder.is_whole, builder.is_finished) == (end is not None, end in ("finish reason", "both"))
+    assert [block.at for block in builder.outcome().provider_blocks] == ([1, 2] if is_cut else [1, 2, 3])
+
+
+def test_raw_events_that_there_was_no_room_for_are_counted_in_the_metadata() -> None:
+    builder = built(MetadataDelta({"a": 1}))
+    assert builder.outcome().provider_metadata == {"a": 1}
+    for _ in range(3):
+        builder.held.add(ProviderEvent(type="x", payload="y" * 3_000_000))
+    outcome = builder.outcome()
+    assert outcome.provider_metadata == {"a": 1, "dropped_events": 2}
+    assert outcome.finish_reason == "stop"

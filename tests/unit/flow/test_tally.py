@@ -6,6 +6,7 @@ import pytest
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.tally import Tally
+from penstock.actors.stream.weights import text_weight
 from penstock.events import (
     Citation,
     FrozenDict,
@@ -133,6 +134,15 @@ def test_reasoning_that_was_said_covers_as_much_and_no_more() -> None:
     assert (tally.reasoned, tally.total) == (0, 200 + 4 * 50)
 
 
+def test_reasoning_that_was_not_said_and_metadata_count_in_full() -> None:
+    tally = Tally()
+    tally.reasoning(ReasoningBlock(kind="k", text="t" * 300))
+    assert tally.total == 300 + 2 * text_weight("")  # of the signature and the id
+    before = tally.total
+    tally.metadata({"name": "value"})
+    assert tally.total - before == text_weight("name") + text_weight("value")
+
+
 def test_the_same_long_text_counts_again_if_it_came_again() -> None:
     again = "".join(["x"] * 10_000)
     first = CitationDelta(Citation(kind="url", cited_text=LONG))
@@ -149,3 +159,9 @@ def test_arguments_that_replace_others_count_in_their_place() -> None:
 
 def test_a_finish_reason_with_every_piece_counts_once() -> None:
     assert counted(*[FinishDelta("stop", LONG)] * 3) == counted(FinishDelta("stop", LONG))
+
+
+@pytest.mark.parametrize(("size", "weight"), [(0, 0), (100, 0), (101, 1), (1_000, 900)])
+def test_the_word_for_a_finish_reason_counts_beyond_a_hundred_characters(size: int, weight: int) -> None:
+    assert counted(FinishDelta("stop", "x" * size)) == weight
+    assert counted(FinishDelta("stop", "x" * 2_000), FinishDelta("length", "x" * size)) == weight

@@ -553,3 +553,105 @@ def test_the_start_of_a_call_says_what_is_known_of_its_kind_by_then() -> None:
         ("function", True),
         ("function", True),
     ]
+
+
+def test_a_call_without_an_id_is_reported_when_another_one_begins_with_whole_arguments() -> None:
+    accumulator = ToolCallAccumulator()
+    assert accumulator.feed(D(index=0, name="f")) == []
+    another = D(index=1, id="b", name="g", arguments="{}", replaces=True)
+    assert shown(accumulator.feed(another)) == ["+0 call_0 f", "+1 b g", "1 {}"]
+
+
+@pytest.mark.parametrize(
+    ("first", "whole", "count"),
+    [("", "{}", 2), ("{}", "", 1), ("{}", " ", 1), (" ", "{}", 2), ("{", "{}", 2), ("{}", "{", 1)],
+)
+def test_a_new_id_continues_a_call_of_which_the_whole_arguments_are_not_complete(
+    first: str, whole: str, count: int
+) -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", arguments=first))
+    accumulator.feed(D(index=0, arguments=whole, replaces=True))
+    accumulator.feed(D(index=0, id="b", arguments="{}"))
+    assert len(accumulator) == count
+
+
+def test_its_size_is_that_of_names_ids_and_arguments_as_they_are_now() -> None:
+    accumulator = ToolCallAccumulator()
+    sizes = [accumulator.size]
+    for fragment in (
+        D(index=0, id="ab", name="f", arguments='{"x'),
+        D(index=0, arguments='": 1'),
+        D(index=0, arguments='{"x": 1}', replaces=True),
+        D(index=0, arguments="", replaces=True),
+    ):
+        accumulator.feed(fragment)
+        sizes.append(accumulator.size)
+    assert sizes == [0, 6, 10, 11, 3]
+
+
+def test_an_id_that_is_made_up_is_none_of_those_that_have_come() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="call_1"))  # its name comes later
+    accumulator.feed(D(index=1, name="g", arguments="{}"))
+    assert [call.id for call in accumulator.finish()] == ["call_1", "call_1_1"]
+
+
+@pytest.mark.parametrize("name", [None, ""])
+def test_a_known_id_without_a_name_continues_its_call_at_whatever_index(name: str | None) -> None:
+    one, other = (D(index=index, id="a", name=name, arguments="{}") for index in (0, 1))
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(one)
+    accumulator.feed(other)
+    assert [call.arguments_raw for call in accumulator.finish()] == ["{}{}"]
+
+
+def test_a_known_id_without_an_index_continues_its_call() -> None:
+    piece = D(id="a", name="f", arguments='{"x": 1}')
+    assert calls(piece, piece) == [("a", "f", None)]
+
+
+def test_a_new_id_continues_a_text_that_is_open() -> None:
+    first, second = D(index=0, id="a", name="f", arguments='"open'), D(index=0, id="b", arguments=' and closed"')
+    assert calls(first, second) == [("a", "f", "open and closed")]
+
+
+@pytest.mark.parametrize(("provider", "signed_by"), [(None, ""), ("gemini", "gemini")])
+def test_a_signature_is_of_the_provider_or_of_an_unknown_one(provider: str | None, signed_by: str) -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", signature="s"))
+    assert [call.signed_by for call in accumulator.finish(provider=provider)] == [signed_by]
+
+
+@pytest.mark.parametrize(
+    ("fragments", "arguments"),
+    [
+        ([D(index=0, id="a", arguments="{"), D(index=0, id="b", arguments="}")], ["{", "}"]),  # has no name
+        (
+            [
+                D(index=0, id="a", name="f", arguments="{}"),
+                D(index=0, arguments=" "),
+                D(index=0, id="b", arguments="[]"),
+            ],
+            ["{} ", "[]"],
+        ),
+        ([D(index=0, id="a", name="f", arguments="{"), D(index=1, id="a", name="f", arguments="{}}")], ["{{}}"]),
+        ([D(index=0, id="a", name="f", arguments="{}"), D(index=0, id="a", name="f", arguments="{}")], ["{}{}"]),
+        ([D(index=0, id="a", name="f", arguments="{}"), D(index=1, id="a", name="f", arguments="{}")], ["{}", "{}"]),
+    ],
+)
+def test_a_fragment_with_an_id_continues_a_call_or_begins_one(
+    fragments: list[ToolCallFragment], arguments: list[str]
+) -> None:
+    accumulator = ToolCallAccumulator()
+    for fragment in fragments:
+        accumulator.feed(fragment)
+    assert [call.arguments_raw for call in accumulator.finish()] == arguments
+
+
+def test_no_arguments_are_an_empty_object_unless_the_model_has_not_finished() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f"))
+    ends = accumulator.complete(), accumulator.complete(is_finished=True), accumulator.complete(is_finished=False)
+    completed = [events[-1] for events in ends]
+    assert [event.call.arguments for event in completed if isinstance(event, ToolCallCompleted)] == [{}, {}, None]
