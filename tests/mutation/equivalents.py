@@ -655,4 +655,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("StateMachine._record", "if self._tracer is not None:", "self._tracer is not None", "True"),
         ],
     },
+    "adapters/providers/gemini/decoder.py": {
+        "deltas without surrogates are joined to equal ones": [
+            Equivalent("GeminiDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("GeminiDecoder._read_candidate", "return False", "return False", "return None"),
+        ],
+    },
 }

@@ -513,6 +513,13 @@ def test_a_finish_reason_that_comes_with_every_chunk_is_told_once_and_a_later_ca
     assert finishes == [FinishDelta("stop", "STOP"), FinishDelta("tool_calls", "STOP")]
 
 
+def test_a_call_remains_the_reason_for_the_end_whatever_comes_after_it() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    asked = chunk({"functionCall": {"name": "f"}}, finish="STOP")
+    deltas = decoder.feed(sse(asked, chunk({"text": "c"}, finish="MAX_TOKENS")))
+    assert [delta for delta in deltas if isinstance(delta, FinishDelta)] == [FinishDelta("tool_calls", "STOP")]
+
+
 def test_usage_may_follow_the_finish_and_the_last_one_counts() -> None:
     told = decode(
         chunk({"text": "a"}, usageMetadata={"promptTokenCount": 1, "candidatesTokenCount": 1}),
@@ -539,6 +546,29 @@ def test_other_candidates_are_choices_and_the_answer_is_finished_when_all_are() 
     last = {"candidates": [{"index": 1, "finishReason": "STOP"}]}
     assert decoder.feed(sse(last)) == [ChoiceDelta(1, FinishDelta("tool_calls", "STOP"))]
     assert decoder.finished
+
+
+def test_an_answer_is_not_finished_before_candidate_0_has_come() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    decoder.feed(sse({"candidates": [{"index": 1, "finishReason": "STOP"}]}))
+    assert not decoder.finished
+    decoder.feed(sse(chunk({"text": "A"}, finish="STOP")))
+    assert decoder.finished
+
+
+def test_another_candidate_has_its_calls_and_its_extras_by_itself() -> None:
+    """Its calls are numbered for themselves and end nothing but it; what is read of candidate 0 only is left alone."""
+    decoder = GeminiDecoder(1_000_000)
+    call = {"functionCall": {"name": "f"}}
+    other = {"index": 1, "content": {"parts": [call]}, "logprobsResult": 7, "citationMetadata": 7}
+    first = {"index": 0, "content": {"parts": [{"text": "A"}]}, "finishReason": "STOP"}
+    assert decoder.feed(sse({"candidates": [other, first]}, chunk(call))) == [
+        ChoiceDelta(1, ToolCallFragment(index=0, name="f", arguments="{}")),
+        TextDelta("A"),
+        FinishDelta("stop", "STOP"),
+        ToolCallFragment(index=0, name="f", arguments="{}"),
+    ]
+    assert decoder.skipped == 0
 
 
 def test_a_blocked_prompt_is_an_error_with_its_reason() -> None:
@@ -677,6 +707,14 @@ def test_an_error_inside_the_stream_has_the_same_type() -> None:
     assert delta.error.retryable
 
 
+@pytest.mark.parametrize("data", ["Overloaded", '"Overloaded"', "7"])
+def test_an_event_that_is_called_an_error_is_one_whatever_is_in_it(data: str) -> None:
+    decoder = GeminiDecoder(1_000_000)
+    (delta,) = decoder.feed(f"event: error\ndata: {data}\n\n".encode())
+    assert isinstance(delta, ErrorDelta)
+    assert decoder.skipped == 0
+
+
 def test_an_error_answer_that_is_no_json_still_says_its_status() -> None:
     error = Gemini(KEY).error(502, {}, b"<html>")
     assert isinstance(error, ApiError)
@@ -728,6 +766,8 @@ def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_ans
         {"usageMetadata": "many"},
         {"candidates": {"index": 0}},
         {"candidates": ["text"]},
+        {"candidates": [{"content": {"parts": 7}}]},
+        {"candidates": [{"content": {"parts": {"text": "a"}}}]},
     ],
     ids=str,
 )
