@@ -417,7 +417,6 @@ class ThreadedDispatcher:
             self._closed = True
             workers = tuple(self._all)
             parked, self._parked = self._parked, []
-            self._running += len(parked)
         for worker in parked:
             worker.park.release()
         self._drain_queue()

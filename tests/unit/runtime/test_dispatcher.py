@@ -15,7 +15,7 @@ import pytest
 
 from penstock.actors.runtime import dispatcher as module
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking, check_process, is_forked, on_worker
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -109,11 +109,11 @@ def test_the_monitor_looks_a_few_times_after_a_short_piece_of_work_and_sleeps_ag
     """The system works for a moment each second, also with nothing to do, so that this is what rest costs."""
     runtime = make_runtime(workers=1)
     dispatcher = threads_of(runtime)
-    looks: list[float] = []
+    looks: list[bool] = []
     measure = dispatcher._measure
 
     def counted(now: float) -> None:
-        looks.append(now)
+        looks.append(dispatcher._monitor_sleeps)
         measure(now)
 
     runner = runtime.spawn(Runner)
@@ -124,6 +124,36 @@ def test_the_monitor_looks_a_few_times_after_a_short_piece_of_work_and_sleeps_ag
         runner.ask(lambda _: None, timeout=GENEROUS)
         eventually(lambda: looks and dispatcher._monitor_sleeps, GENEROUS, "the monitor asleep again")
         assert len(looks) <= 30
+        assert not any(looks), "a worker need not wake it while it looks"
+
+
+def test_the_monitor_sleeps_after_so_many_looks_without_work_and_not_while_an_actor_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    wanted, done = 36, threading.Event()
+
+    def note(step: str) -> None:
+        steps.append(step)
+        if len(steps) >= wanted:
+            done.set()
+
+    for name, parts in (("_TICK", 1), ("_CALM", 1), ("_QUIET", 10)):
+        monkeypatch.setattr(module, name, parts / 1024)
+    monkeypatch.setattr(ThreadedDispatcher, "_measure", lambda _self, _now: note("look"))
+    monkeypatch.setattr(ThreadedDispatcher, "_sleep_until_work", lambda _self: note("sleep"))
+    dispatcher = ThreadedDispatcher(workers=1, hold_warning=3600)
+    (worker,) = dispatcher._all
+    assert done.wait(GENEROUS)
+    assert steps[:36] == 3 * [*(["look"] * 11), "sleep"]
+    for wanted in (3, 50):  # the look at which the actor began, and those after it
+        worker.owner = object()  # type: ignore[assignment]
+        steps.clear()
+        done.clear()
+        assert done.wait(GENEROUS)
+    assert "sleep" not in steps
+    worker.owner = None
+    assert dispatcher.close(GENEROUS) == 0
 
 
 def test_a_worker_sets_its_owner_before_it_checks_whether_the_monitor_sleeps() -> None:
@@ -294,7 +324,15 @@ def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: 
         for call in (lambda: dispatcher.wait(latch, 0), lambda: dispatcher.pause(0)):
             with pytest.raises(SystemForked, match=f"pid {pid}"):
                 call()
+        assert is_forked(dispatcher)
     dispatcher.pause(0)
+    assert not is_forked(dispatcher)
+
+
+@pytest.mark.parametrize("dispatcher", [None, object()])
+def test_a_dispatcher_without_threads_of_its_own_is_in_every_process(dispatcher: Any) -> None:
+    assert not is_forked(dispatcher)
+    check_process(dispatcher)
 
 
 # --- workers that die ------------------------------------------------------------------------------------------------
@@ -425,6 +463,19 @@ def test_an_actor_that_holds_its_worker_is_named_in_the_log_once(make_runtime: M
     assert statistics.spares_started == 0, "no other actor waited"
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_worker_that_has_announced_that_it_waits_or_has_ended_its_turn_holds_nothing(
+    make_runtime: Make, caplog: pytest.LogCaptureFixture, is_over: bool
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    worker = module._Worker()
+    worker.owner = None if is_over else object()  # type: ignore[assignment]
+    worker.blocked = int(not is_over)
+    dispatcher._warn(worker, 2.0)
+    assert dispatcher.statistics().held == 0
+    assert caplog.records == []
+
+
 def test_an_actor_whose_str_raises_does_not_end_the_monitor(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, hold_warning=0.01)
     asked = threading.Event()
@@ -509,6 +560,33 @@ def test_close_reports_a_thread_that_is_stuck_as_leaked() -> None:
     assert not stuck_in[0].is_alive()
     assert dispatcher.close(GENEROUS) == 0
     assert timers.close(GENEROUS)
+
+
+def test_close_waits_no_longer_than_its_timeout_for_all_threads_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            self.waits: list[float] = []
+
+        def join(self, timeout: float) -> None:
+            self.waits.append(timeout)
+            clock.now += self._seconds
+
+        def is_alive(self) -> bool:
+            return True
+
+    dispatcher = ThreadedDispatcher(workers=1)
+    stuck = [Stuck(7.0), Stuck(7.0)]
+    assert dispatcher.close(GENEROUS) == 0
+    clock = SimpleNamespace(now=100.0)
+    for thread in stuck:
+        worker: Any = module._Worker()
+        worker.thread = thread
+        dispatcher._all.add(worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        assert dispatcher.close(5.0) == 2
+    assert sorted(wait for thread in stuck for wait in thread.waits) == [0.0, 5.0]
 
 
 def test_an_actor_may_close_the_dispatcher_it_runs_on() -> None:
@@ -930,6 +1008,11 @@ def test_a_wait_for_what_is_there_already_takes_no_spare_and_leaves_nothing(make
     taken.acquire()
     assert wait(taken, 0) is False
     assert dispatcher._blocked_loops == []
+
+
+def test_only_the_threads_that_run_actors_are_workers(make_runtime: Make) -> None:
+    assert make_runtime(workers=1).spawn(Runner).ask(lambda _: on_worker(), timeout=GENEROUS) is True
+    assert on_worker() is False
 
 
 def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
