@@ -403,7 +403,7 @@ class ThreadedDispatcher:
                 spares_exhausted=self._spares_exhausted,
                 replaced=self._replaced,
                 held=self._held,
-                leaked=max(self._leaked, zombies) if self._closed else zombies,
+                leaked=max(self._leaked, zombies),
             )
 
     def close(self, timeout: float) -> int:

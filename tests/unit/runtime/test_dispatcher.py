@@ -146,7 +146,8 @@ def test_the_monitor_sleeps_after_so_many_looks_without_work_and_not_while_an_ac
     (worker,) = dispatcher._all
     assert done.wait(GENEROUS)
     assert steps[:36] == 3 * [*(["look"] * 11), "sleep"]
-    for wanted in (3, 50):  # the look at which the actor began, and those after it
+    for looks in (3, 50):  # the look at which the actor began, and those after it
+        wanted = looks
         worker.owner = object()  # type: ignore[assignment]
         steps.clear()
         done.clear()
@@ -154,6 +155,22 @@ def test_the_monitor_sleeps_after_so_many_looks_without_work_and_not_while_an_ac
     assert "sleep" not in steps
     worker.owner = None
     assert dispatcher.close(GENEROUS) == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "something queued", "an actor running", "the end"])
+def test_the_monitor_sleeps_only_while_nothing_is_to_be_done(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher(workers=2)
+    sleeps: list[bool] = []
+    monkeypatch.setattr(dispatcher._wake_monitor, "wait", lambda: sleeps.append(dispatcher._monitor_sleeps))
+    if what == "something queued":
+        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))  # type: ignore[arg-type]
+    elif what == "an actor running":
+        next(iter(dispatcher._all)).owner = object()  # type: ignore[assignment]
+    dispatcher._closed = what == "the end"
+    dispatcher._sleep_until_work()
+    assert sleeps == ([True] if what == "nothing" else [])
+    assert not dispatcher._monitor_sleeps
 
 
 def test_a_worker_sets_its_owner_before_it_checks_whether_the_monitor_sleeps() -> None:
@@ -1013,6 +1030,13 @@ def test_a_wait_for_what_is_there_already_takes_no_spare_and_leaves_nothing(make
 def test_only_the_threads_that_run_actors_are_workers(make_runtime: Make) -> None:
     assert make_runtime(workers=1).spawn(Runner).ask(lambda _: on_worker(), timeout=GENEROUS) is True
     assert on_worker() is False
+
+
+def test_the_thread_that_forked_is_no_worker_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._here, "worker", module._Worker(), raising=False)
+    assert on_worker()
+    module._forget_worker()
+    assert not on_worker()
 
 
 def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
