@@ -164,7 +164,7 @@ def test_the_monitor_sleeps_only_while_nothing_is_to_be_done(monkeypatch: pytest
     sleeps: list[bool] = []
     monkeypatch.setattr(dispatcher._wake_monitor, "wait", lambda: sleeps.append(dispatcher._monitor_sleeps))
     if what == "something queued":
-        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))  # type: ignore[arg-type]
+        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))
     elif what == "an actor running":
         next(iter(dispatcher._all)).owner = object()  # type: ignore[assignment]
     dispatcher._closed = what == "the end"

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.runtime.ref import ProcessRef
 from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import Down
 from penstock.actors.runtime.transitions import Call as Call_
-from penstock.actors.runtime.transitions import Cast
+from penstock.actors.runtime.transitions import Cast, Info, Keep, NamedTimeout, UnknownCall
 from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import StreamOptions
@@ -27,8 +29,10 @@ from penstock.supervisors.system.handler import (
     Orphaned,
     StartSource,
     StreamHandler,
+    Watch,
 )
 from penstock.supervisors.system.rounds import Rounds
+from penstock.supervisors.system.watching import SuccessorAnswered
 
 
 class Peer:
@@ -353,6 +357,54 @@ def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_calle
     assert (type(request.message), request.message.spec.id) == (StartChild, "s#7")
     assert request.reply_to is reply
     assert desk.told(SOURCES) == [(StartChild, "s#7.2")]
+
+
+def test_what_happens_to_subscribers_is_left_to_the_watcher_and_done_as_it_says() -> None:
+    record, process = Record(), object.__new__(ProcessRef)
+    answered = SuccessorAnswered(process, Reply())
+    desk = Desk(record)
+    asked: list[tuple[Any, ...]] = []
+    decision = Keep()
+
+    def decides(name: str) -> Any:
+        def decide(*arguments: Any) -> Keep:
+            asked.append((name, *arguments))
+            return decision
+
+        return decide
+
+    names = ("orphaned", "lingered", "look_for_successor", "successor_answered", "actor_died")
+    vars(desk.handler._watching).update({name: decides(name) for name in names})
+    events: list[Any] = [
+        Cast(Orphaned(record)),  # type: ignore[arg-type]
+        NamedTimeout("linger"),
+        NamedTimeout(process),
+        Cast(answered),
+        Info(Down(1, process, "crash")),
+    ]
+    assert [desk.handler.serving(event) for event in events] == [decision] * 5
+    assert asked == [
+        ("orphaned", record),
+        ("lingered",),
+        ("look_for_successor", process),
+        ("successor_answered", answered),
+        ("actor_died", process),
+    ]
+
+
+def test_an_actor_is_watched_and_an_iterator_that_was_dropped_is_removed() -> None:
+    record, subscription = Record(), object.__new__(PushSubscription)
+    desk = Desk(record)
+    assert desk.handler.serving(Cast(Watch(subscription))) is None
+    assert desk.watched == [subscription]
+    assert desk.handler.serving(Cast(Abandoned(record, subscription))) is None  # type: ignore[arg-type]
+    assert record.hub.removed == [subscription]
+
+
+def test_a_call_that_the_handler_does_not_know_gets_an_error() -> None:
+    transition: Any = Desk().handler.serving(Call_("what?", Reply()))
+    (answer,) = transition.actions
+    assert isinstance(answer.error, UnknownCall)
 
 
 def test_a_record_reports_to_the_handler_of_that_time() -> None:
