@@ -541,6 +541,41 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "supervisors/system/watching.py": {
+        "when ended subscriptions are removed is a matter of cost": [
+            Equivalent("Watching.watch", "if len(others) >= 16 and len(others) & (len(others) - 1) == ", "16", "17"),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) >= 16 or len(others) & len(others) - 1 == 0",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) - 1",
+                "len(others) + 1",
+            ),
+        ],
+        "when stale times are removed is a matter of cost": [
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "2 * len(self._lingering) + 64",
+                "2 * len(self._lingering) - 64",
+            ),
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "len(self._linger_ends) > 2 * len(self._lingering) + 64",
+                "True",
+            ),
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "len(self._linger_ends) > 2 * len(self._lingering) + 64",
+                "len(self._linger_ends) >= 2 * len(self._lingering) + 64",
+            ),
+        ],
         "the answer is there, so nothing is waited for": [
             Equivalent("Watching.successor_answered", "found = answered.reply.get(timeout=0)", "0", "1"),
         ],
@@ -661,6 +696,17 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "a private method, of which only the truth is looked at": [
             Equivalent("GeminiDecoder._read_candidate", "return False", "return False", "return None"),
+        ],
+    },
+    "adapters/providers/openai/chat_decoder.py": {
+        "deltas without surrogates are joined to equal ones": [
+            Equivalent("ChatDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
+            Equivalent(
+                "ChatDecoder._read_choice",
+                "_append_choice(index, other.surrogates.join(deltas, is_end=F",
+                "self._has_surrogates",
+                "True",
+            ),
         ],
     },
 }

@@ -101,7 +101,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_openai_chat.py",
         f"{_PROVIDERS}test_openai_chat_blocks.py",
         f"{_PROVIDERS}test_openai_chat_extras.py",
-        f"{_PROVIDERS}test_chat_choices.py",
+        f"{_PROVIDERS}test_aborts.py",
         f"{_PROVIDERS}test_raw.py",
         "tests/contract/test_corpus_openai.py",
     ),

@@ -1148,6 +1148,31 @@ def test_the_monitor_goes_on_when_all_workers_wait_and_no_spare_is_left(
     assert queued.get(timeout=GENEROUS) == "ran"
 
 
+@pytest.mark.parametrize(
+    ("gets_on", "is_queued", "is_stuck"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_a_worker_that_stays_in_one_turn_is_stuck_if_another_actor_waits(
+    monkeypatch: pytest.MonkeyPatch, gets_on: bool, is_queued: bool, is_stuck: bool
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher(workers=1)
+    (worker,) = dispatcher._all
+    worker.owner = object()  # type: ignore[assignment]
+    if is_queued:
+        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))
+    looks = iter(range(5))
+
+    def wait(seconds: float) -> bool:
+        worker.slices += gets_on
+        return next(looks, None) is None
+
+    stuck: list[Any] = []
+    monkeypatch.setattr(dispatcher._ending, "wait", wait)
+    monkeypatch.setattr(dispatcher, "_compensate", stuck.append)
+    dispatcher._watch()
+    assert stuck == ([[worker]] * 4 if is_stuck else [])
+
+
 def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> None:
     dispatcher = threads_of(make_runtime(workers=2))
     stuck = next(iter(dispatcher._all))

@@ -206,6 +206,7 @@ def test_content_as_a_list_of_parts_keeps_their_order() -> None:
         choice({"content": "", "tool_calls": [], "function_call": {}}),
         choice({}, logprobs={"content": None, "refusal": None}),
         {"choices": [], "prompt_filter_results": []},
+        {"usage": None},
     ],
 )
 def test_empty_and_missing_parts_tell_nothing_and_are_no_error(payload: object) -> None:
@@ -396,6 +397,7 @@ def test_usage_is_read_wherever_it_stands_and_what_is_not_told_is_none() -> None
     assert decode({"choices": [], "usage": usage}) == [told]
     assert decode({**choice({"content": "a"}), "usage": usage}) == [TextDelta("a"), told]
     assert decode({"choices": [], "x_groq": {"usage": usage}}) == [told]
+    assert decode({"choices": [], "usage": usage, "x_groq": {"usage": {"total_tokens": 7}}}) == [told]
     assert decode({"choices": [], "usage": {"total_tokens": 7, "prompt_tokens_details": None}}) == [
         UsageDelta(Usage(total_tokens=7))
     ]
@@ -462,6 +464,10 @@ def test_error_frames_of_every_shape_are_told(payload: object) -> None:
     assert (error.status, error.message, error.code) == (200, "m", "c")
 
 
+def test_an_object_that_is_called_an_error_is_one_without_a_message_too() -> None:
+    assert error_of({"object": "error", "code": "c"}).code == "c"
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -518,6 +524,13 @@ def test_a_whole_answer_instead_of_a_stream_is_read() -> None:
 def test_a_whole_message_behind_its_own_pieces_is_not_told_twice() -> None:
     whole = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
     assert decode(choice({"content": "Hi"}), whole) == [TextDelta("Hi"), FinishDelta("stop", "stop")]
+
+
+def test_a_whole_message_after_pieces_in_chunks_of_their_own_is_not_told_twice() -> None:
+    decoder = ChatDecoder(1_000_000)
+    whole = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    events = [choice({"role": "assistant", "content": ""}), choice({"content": "Hi"}), whole]
+    assert [decoder.feed(sse(event)) for event in events] == [[], [TextDelta("Hi")], [FinishDelta("stop", "stop")]]
 
 
 def test_a_character_cut_in_two_between_events_is_one_character() -> None:
