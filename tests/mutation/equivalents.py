@@ -699,6 +699,14 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/providers/openai/chat_decoder.py": {
+        "the lenient path reads an ordinary chunk alike": [
+            Equivalent(
+                "ChatDecoder._read_event",
+                "self._is_plain = (self._is_plain or bool(choices)) and not s",
+                "self._is_plain or bool(choices)",
+                "bool(choices)",
+            ),
+        ],
         "deltas without surrogates are joined to equal ones": [
             Equivalent("ChatDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
             Equivalent(

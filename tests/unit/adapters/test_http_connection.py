@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from penstock.adapters.http import connection as module
 from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.handle import RequestCancelled, RequestHandle
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.errors import OptionError
 
 
@@ -54,8 +54,9 @@ def test_an_address_that_does_not_answer_is_left_at_its_time(monkeypatch: pytest
             raise BlockingIOError
 
     monkeypatch.setattr(module, "wait_for_write", never)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     with pytest.raises(TimeoutError, match="timed out"):
-        module._connect_socket(Silent(), ("192.0.2.1", 443), time.monotonic() - 1, None)  # type: ignore[arg-type]
+        module._connect_socket(Silent(), ("192.0.2.1", 443), 100.0, None)  # type: ignore[arg-type]
     assert waits == 1
 
 
@@ -166,6 +167,43 @@ def test_a_connection_that_belongs_to_no_request_sends_as_urllib3_does() -> None
     assert b"X-Name: value" in said
 
 
+@pytest.mark.parametrize("headers", [None, {}, {"X-Name": "value"}])
+def test_a_request_is_sent_with_its_secret_headers_and_says_when(headers: dict[str, str] | None) -> None:
+    sent: list[str] = []
+    handle = RequestHandle({"X-Key": "secret"}, lambda: sent.append("sent"))
+    handle.deadline = time.monotonic() + 20
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        with current_request(handle):
+            connection.request("GET", "/x", headers=headers)
+        accepted, _ = server.accept()
+        with accepted:
+            connection.close()
+            said = b"".join(iter(lambda: accepted.recv(4096), b""))
+    assert b"X-Key: secret\r\n" in said
+    assert (b"X-Name: value\r\n" in said) == bool(headers)
+    assert sent == ["sent"]
+
+
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_a_cancel_after_the_answer_leaves_the_socket_to_the_next_request(is_answer: bool) -> None:
+    """A response that is closed before it has headers is a proxy's to CONNECT: the request goes on."""
+    ours, theirs = socket.socketpair()
+    handle = RequestHandle({}, lambda: None)
+    with ours, theirs, current_request(handle):
+        handle.attach(SimpleNamespace(close=ours.close), ours)  # type: ignore[arg-type]
+        response = module.EagerResponse(ours)
+        if is_answer:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+            response.begin()
+            assert response.read() == b"a"
+        response.close()
+        handle.cancel()
+        if is_answer:
+            theirs.sendall(b"b")
+        assert ours.recv(1) == (b"b" if is_answer else b"")
+
+
 def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path: Path) -> None:
     adapter = CancellableAdapter(1)
     folder = adapter._context(str(tmp_path))
@@ -173,6 +211,22 @@ def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path:
     whole = adapter._context(DEFAULT_CA_BUNDLE_PATH)
     assert whole is not folder
     assert whole.cert_store_stats()["x509_ca"] > folder.cert_store_stats()["x509_ca"] == 0
+
+
+def test_certificates_are_loaded_from_the_file_or_the_folder_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[dict[str, object]] = []
+
+    class Context:
+        def load_verify_locations(self, **where: object) -> None:
+            loaded.append(where)
+
+    monkeypatch.setattr(module, "create_urllib3_context", lambda **_: Context())
+    adapter = CancellableAdapter(1)
+    adapter._context(str(tmp_path))
+    adapter._context(str(tmp_path / "bundle.pem"))
+    assert loaded == [{"capath": str(tmp_path)}, {"cafile": str(tmp_path / "bundle.pem")}]
 
 
 def test_a_fault_of_this_machine_in_reading_the_bundle_is_not_blamed_on_the_option(
@@ -205,7 +259,10 @@ def test_only_verified_tls_has_a_context_of_its_own(
     assert seen == ([verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH] if has_context else [])
     assert not has_context or not {"ca_certs", "ca_cert_dir"} & set(tls)
     plain = requests.Request("POST", "http://localhost/").prepare()
-    assert "ssl_context" not in adapter.build_connection_pool_key_attributes(plain, verify)[1]
+    _, tls = adapter.build_connection_pool_key_attributes(plain, verify)
+    assert "ssl_context" not in tls
+    # A proxy that is reached by TLS is verified for a plain URL too.
+    assert tls["cert_reqs"] == ("CERT_NONE" if verify is False else "CERT_REQUIRED")
 
 
 def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,13 +297,20 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
     handle.cancel()
     with pytest.raises(RequestCancelled):
         module._connect_socket(fine, None, until, handle)  # type: ignore[arg-type]
+    answers = iter([False])
+    asked.clear()
+    with pytest.raises(RequestCancelled):
+        module._connect_socket(refused, None, until, handle)  # type: ignore[arg-type]
+    assert len(asked) == 1, "it does not wait for the address to answer"
 
 
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints", b"199 New"])
 @pytest.mark.parametrize(("interim", "is_read"), [(0, True), (1, True), (100, True), (101, False)])
-def test_up_to_a_hundred_interim_answers_are_skipped(interim: int, is_read: bool) -> None:
+def test_up_to_a_hundred_interim_answers_are_skipped(status: bytes, interim: int, is_read: bool) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * interim + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        theirs.sendall(b"HTTP/1.1 " + (status + b"\r\n\r\nHTTP/1.1 ") * interim + answer.removeprefix(b"HTTP/1.1 "))
         response = module.EagerResponse(ours)
         if is_read:
             response.begin()
@@ -313,6 +377,68 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
     assert untils == limits
     assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
     assert all(sock.closed for sock in made)
+
+
+LOCAL, LOCAL_TOO = OSError(errno.ENETUNREACH, "no route"), OSError(errno.EADDRNOTAVAIL, "no address")
+REFUSED, RESET = ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([LOCAL], LOCAL),
+        ([LOCAL, LOCAL_TOO], LOCAL_TOO),
+        ([REFUSED, LOCAL], REFUSED),
+        ([LOCAL, REFUSED, LOCAL_TOO], REFUSED),
+        ([REFUSED, RESET], RESET),
+    ],
+)
+def test_if_no_address_answers_the_last_fault_of_the_provider_is_told(
+    monkeypatch: pytest.MonkeyPatch, failures: list[OSError], told: OSError
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))] * len(failures)
+    left = iter(failures)
+
+    def fail(*_: object) -> None:
+        raise next(left)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(module, "_connect_socket", fail)
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with pytest.raises(OSError) as caught:
+        module._connect(connection, "host.invalid")
+    assert caught.value is told
+
+
+def test_a_request_that_is_cancelled_while_its_host_is_looked_up_connects_to_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handle = RequestHandle({}, lambda: None)
+    made: list[Any] = []
+
+    def look_up(*_: object) -> list[Any]:
+        handle.cancel()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(module, "_connect_socket", lambda *_: made.append(_))
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with current_request(handle), pytest.raises(RequestCancelled):
+        module._connect(connection, "host.invalid")
+    assert made == []
+
+
+def test_a_request_on_a_kept_connection_can_be_cancelled() -> None:
+    handle = RequestHandle({}, lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        connection.connect()
+        accepted, _ = server.accept()
+        with accepted, current_request(handle):
+            connection.request("GET", "/x")
+            handle.cancel()
+            assert connection.sock.recv(1) == b""
+            connection.close()
 
 
 def test_after_the_first_request_no_file_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

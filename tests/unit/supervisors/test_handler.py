@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -15,7 +16,7 @@ from penstock.actors.runtime.transitions import Cast, Info, Keep, NamedTimeout, 
 from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import StreamOptions
-from penstock.errors import ProcessDead, StreamCrashed
+from penstock.errors import ProcessDead, StreamCrashed, StreamExists
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.system import handler as module
@@ -199,13 +200,13 @@ def test_a_call_that_no_longer_matters_lets_go_of_all_unless_another_integration
     assert (call.ends, desk.told(SOURCES), desk.ended) == ([], [], [])
 
 
-@pytest.mark.parametrize("reason", ["noproc", "crash", LookupError("noproc")])
+@pytest.mark.parametrize("reason", ["noproc", "crash", LookupError("noproc"), ANY])
 def test_a_call_whose_integration_is_gone_is_continued_if_its_supervisor_died_and_fails_otherwise(reason: Any) -> None:
     call: Any = Call()
     record: Any = Record(feed=call)
     desk = Desk(record)
     desk.handler._call_exited(record, call, reason)
-    if reason == "noproc":
+    if reason is not ANY and reason == "noproc":
         assert (desk.told(SOURCES), call.abandoned, call.ends) == ([(StartChild, "s#7.2")], 0, [])
     else:
         assert (desk.told(SOURCES), call.abandoned) == ([], 1)
@@ -254,6 +255,18 @@ def test_a_new_handler_watches_the_actors_that_subscribe_and_removes_ended_subsc
     desk = Desk(record)
     desk.handler._adopt(record)
     assert (desk.watched, record.hub.removed) == ([active], [ended])
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_stream_whose_actor_is_on_another_node_is_left_to_that_node(is_over: bool) -> None:
+    record = Record(remote=object(), is_over=is_over, feed=Call(), options=StreamOptions(time_to_live=5.0))
+    record.counters.last_activity = 0.0
+    record.hub.is_orphaned = True
+    desk = Desk(record)
+    desk.handler._adopt(record)
+    desk.handler._sweep()
+    assert (desk.told(STREAMS), desk.told(SOURCES), desk.own.told) == ([], [], [])
+    assert (record.proposed, record.feed.abandoned, record.hub.sweeps) == ([], 0, 1)
 
 
 def test_without_its_supervisors_a_handler_tells_nobody() -> None:
@@ -344,6 +357,21 @@ def test_a_stream_is_not_opened_while_the_supervisor_of_streams_is_dead() -> Non
     (answer,) = transition.actions
     assert isinstance(answer.error, ProcessDead)
     assert desk.told(SOURCES) == []
+
+
+def test_a_stream_whose_id_is_taken_is_not_opened() -> None:
+    record: Any = Record(feed=Call())
+    desk = Desk(record)
+    error = StreamExists("s")
+
+    def refuse(_record: Any) -> None:
+        raise error
+
+    desk.handler._table = SimpleNamespace(add=refuse)
+    transition: Any = desk.handler.serving(Call_(OpenStream(record), Reply()))
+    (answer,) = transition.actions
+    assert answer.error is error
+    assert (desk.told(STREAMS), desk.told(SOURCES)) == ([], [])
 
 
 def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_caller() -> None:
