@@ -150,6 +150,14 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "every worker that was added has a thread": [
+            Equivalent(
+                "ThreadedDispatcher.close",
+                "if thread is not None and thread is not threading.current_th",
+                "thread is not None and thread is not threading.current_thread()",
+                "thread is not threading.current_thread()",
+            ),
+        ],
         "a look at the number of threads that changes nothing if there are not too many": [
             Equivalent(
                 "ThreadedDispatcher._take_turns",
@@ -700,6 +708,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "adapters/providers/openai/chat_decoder.py": {
         "the lenient path reads an ordinary chunk alike": [
+            Equivalent("_WireChoice", "index: int = 0", "0", "1"),
             Equivalent(
                 "ChatDecoder._read_event",
                 "self._is_plain = (self._is_plain or bool(choices)) and not s",
@@ -715,6 +724,30 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "self._has_surrogates",
                 "True",
             ),
+        ],
+    },
+    "adapters/http/connection.py": {
+        "to detach again does nothing": [
+            Equivalent("EagerResponse.close", "self._handle = None", "self._handle = None", "pass"),
+        ],
+        "without content there is nothing to preload": [
+            Equivalent(
+                "_CancellableConnection.getresponse",
+                "return HTTPResponse(preload_content=False, status=http.HTTPS",
+                "False",
+                "True",
+            ),
+        ],
+        "an audit hook of the interpreter": [
+            Equivalent(
+                "_CancellableConnection._new_conn",
+                'sys.audit("http.client.connect", self, self.host, self.port)',
+                "sys.audit('http.client.connect', self, self.host, self.port)",
+                "pass",
+            ),
+        ],
+        "there are as many numbers as addresses": [
+            Equivalent("_connect", "for left, (family, kind, protocol, _name, address) in zip(ra", "True", "False"),
         ],
     },
 }

@@ -1019,6 +1019,34 @@ def test_what_ends_a_process_between_its_start_and_its_first_message_is_its_exit
         assert simulation.runtime.exit_reason(ref) is (error.reason if isinstance(error, ProcessExit) else error)
 
 
+@pytest.mark.parametrize("error", [ProcessExit("reason"), LookupError("error"), None])
+def test_a_step_that_another_thread_takes_in_a_processs_place_ends_it_like_a_message(error: Exception | None) -> None:
+    def step(*arguments: str) -> None:
+        seen.extend(arguments)
+        waiting.append(ref.ask("call", block=False))
+        if error is not None:
+            raise error
+
+    seen: list[Any] = []
+    waiting: list[Any] = []
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        process = ref._actor_weakref()
+        assert process is not None
+        assert ref.actor_inbox.borrow()
+        process.run_step(step, "a", "b")
+        assert seen == ["a", "b"]
+        assert ref.is_alive() is (error is None)
+        if error is None:
+            simulation.settle()
+            assert waiting[0].get(timeout=0) == "call"
+        else:
+            reason = error.reason if isinstance(error, ProcessExit) else error
+            assert simulation.runtime.exit_reason(ref) is reason
+            with pytest.raises(ProcessDead):
+                waiting[0].get(timeout=0)
+
+
 def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
     with Simulation() as simulation:
         plain = simulation.runtime.spawn(Runner)

@@ -24,6 +24,7 @@ from penstock.ports import (
     ChoiceDelta,
     CitationDelta,
     Delta,
+    ErrorDelta,
     EventDelta,
     FinishDelta,
     MetadataDelta,
@@ -105,6 +106,15 @@ def test_what_comes_with_a_piece_of_text_in_the_middle_is_read(more: dict[str, A
     deltas = decode(choice({"content": "a"}), choice({"content": "b"} | more), choice({"content": "c"}))
     assert [delta for delta in deltas if isinstance(delta, TextDelta)] == [TextDelta(text) for text in "abc"]
     assert kind in map(type, deltas)
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [({"error": {"message": "m"}}, ErrorDelta), ({"usage": {"total_tokens": 1}}, UsageDelta)],
+)
+def test_what_stands_beside_a_choice_in_the_middle_is_read(more: dict[str, Any], kind: type[Delta]) -> None:
+    deltas = ChatDecoder(1_000).feed(sse(choice({"content": "a"}), choice({"content": "b"}) | more))
+    assert [type(delta) for delta in deltas] == [TextDelta, TextDelta, kind]
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -254,6 +264,11 @@ def test_sound_is_whole_at_the_end_marker_without_a_finish_and_never_if_it_is_cu
     assert [part.is_partial for part in told if isinstance(part, MediaPart)] == [True, False]
     short = events(decode(choice({"audio": {"id": "au", "data": "YQ=="}})))
     assert [part.is_partial for part in short if isinstance(part, MediaPart)] == [True]
+
+
+def test_sound_that_comes_after_the_finish_is_whole_when_the_body_ends() -> None:
+    told = events(decode(choice({"content": "a"}, "stop"), choice({"audio": {"data": "YQ=="}})))
+    assert [part.is_partial for part in told if isinstance(part, MediaPart)] == [True, False]
 
 
 def test_base64_that_was_cut_within_a_group_is_joined_as_text() -> None:
