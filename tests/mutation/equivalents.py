@@ -235,6 +235,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/process.py": {
+        "the flag is a shortcut for what is looked at next": [
+            Equivalent("Process.run_step", "if self._attention:", "self._attention", "True"),
+        ],
         "a shortcut: a process that is dead has it set": [
             Equivalent(
                 "Process._answer",

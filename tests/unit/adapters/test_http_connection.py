@@ -321,6 +321,27 @@ def test_up_to_a_hundred_interim_answers_are_skipped(status: bytes, interim: int
         response.close()
 
 
+def test_an_answer_that_switches_the_protocol_is_the_final_one() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        assert response.status == 101
+        response.close()
+
+
+def test_the_size_of_a_read_may_differ_from_time_to_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        theirs.sendall(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+        assert [response.read1(size) for size in (4, 0, 1, 100, -1)] == [b"a", b"", b"b", b"c", b""]
+        response.close()
+
+
 def test_a_size_line_without_an_end_is_refused() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -377,6 +398,34 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
     assert untils == limits
     assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
     assert all(sock.closed for sock in made)
+
+
+@pytest.mark.parametrize(("timeout", "left"), [(9.0, 9.0), (0.0, 0.001)])
+def test_a_socket_that_is_connected_is_noted_and_has_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, left: float
+) -> None:
+    timeouts: list[float] = []
+    noted: list[int] = []
+    sock: Any = SimpleNamespace(settimeout=timeouts.append, fileno=lambda: 7)
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(socket, "socket", lambda *_: sock)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(module, "_connect_socket", lambda *_: None)
+    monkeypatch.setattr(module, "note_descriptor", noted.append)
+    connection: Any = SimpleNamespace(timeout=timeout, port=443, socket_options=None, source_address=None)
+    assert module._connect(connection, "host.invalid") is sock
+    assert (timeouts, noted) == ([left], [7])
+
+
+def test_a_connection_that_was_closed_before_its_response_is_not_handed_over() -> None:
+    connection = module._PlainConnection("host.invalid", 443)
+    with current_request(RequestHandle({}, lambda: None, hands_over=True)):
+        with pytest.raises(http.client.ResponseNotReady):
+            connection.getresponse()
+        connection.sock = SimpleNamespace(close=lambda: None)
+        assert connection.getresponse().status == 200
+    connection.close()
 
 
 LOCAL, LOCAL_TOO = OSError(errno.ENETUNREACH, "no route"), OSError(errno.EADDRNOTAVAIL, "no address")

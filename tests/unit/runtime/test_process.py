@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import uuid
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
+from penstock.actors.runtime import process as module
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
@@ -1052,6 +1054,16 @@ def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
         plain = simulation.runtime.spawn(Runner)
         bounded = simulation.runtime.spawn(Runner, mailbox=MailboxOptions(max_size=3, when_full="reject"))
         assert [type(ref.actor_inbox) for ref in (plain, bounded)] == [Mailbox, BoundedMailbox]
+
+
+def test_a_fork_gives_its_actors_other_urns(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Simulation() as simulation:
+        before = simulation.runtime.spawn(Runner).actor_urn
+        monkeypatch.setattr(module, "_rest_of_urn", module._rest_of_urn)  # restored at the end
+        module._renew_urn()
+        after = simulation.runtime.spawn(Runner).actor_urn
+    assert uuid.UUID(after).urn == after
+    assert after[17:] != before[17:], "what follows the number of the actor"
 
 
 def test_a_process_is_called_by_its_name_or_by_its_class() -> None:
