@@ -702,6 +702,17 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/providers/gemini/decoder.py": {
+        "counts with a total are not none": [
+            Equivalent(
+                "GeminiDecoder._deltas",
+                "and (counts.total_token_count is not None or counts != NO_WI",
+                "counts.total_token_count is not None or counts != NO_WIRE_COUNTS",
+                "counts != NO_WIRE_COUNTS",
+            ),
+        ],
+        "the lenient path reads an ordinary response alike": [
+            Equivalent("GeminiDecoder._begin", 'count = len(events) if self._raw == "unknown" else 1', "1", "2"),
+        ],
         "deltas without surrogates are joined to equal ones": [
             Equivalent("GeminiDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
         ],

@@ -477,6 +477,30 @@ def test_a_request_that_is_cancelled_while_its_host_is_looked_up_connects_to_non
     assert made == []
 
 
+def test_a_cancel_while_it_connects_closes_the_socket_and_tries_no_other_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))] * 2
+    tried: list[socket.socket] = []
+
+    def cancelled(sock: socket.socket, *_: object) -> None:
+        tried.append(sock)
+        raise RequestCancelled
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(module, "_connect_socket", cancelled)
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with pytest.raises(RequestCancelled):
+        module._connect(connection, "host.invalid")
+    assert [sock.fileno() for sock in tried] == [-1]
+
+
+def test_a_pool_that_goes_while_all_are_closed_is_left_out() -> None:
+    adapter = CancellableAdapter(1)
+    adapter.poolmanager.pools = SimpleNamespace(keys=lambda: ["gone"], get=lambda _key: None, clear=lambda: None)
+    adapter.close()
+
+
 def test_a_request_on_a_kept_connection_can_be_cancelled() -> None:
     handle = RequestHandle({}, lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as server:

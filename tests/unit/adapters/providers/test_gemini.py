@@ -379,6 +379,12 @@ def test_text_and_thoughts_come_in_order_and_the_model_is_named() -> None:
     assert not decoder.finished
 
 
+def test_the_models_name_is_the_first_that_is_told() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    decoder.feed(sse(*(chunk(finish="STOP", modelVersion=name) for name in ("", "gemini-x", "gemini-y"))))
+    assert (decoder.model, decoder.skipped) == ("gemini-x", 0)
+
+
 def test_the_typed_way_and_the_lenient_one_tell_the_same() -> None:
     usage = {"promptTokenCount": 3, "thoughtsTokenCount": 2, "cachedContentTokenCount": 1, "totalTokenCount": 5}
     plain = chunk({"text": "Hi"}, usageMetadata=usage, modelVersion="m")
@@ -752,7 +758,7 @@ def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_ans
     def feed(*candidates: Any) -> list[Delta]:
         return decoder.feed(b"data: " + json.dumps({"candidates": candidates}).encode() + b"\n\n")
 
-    assert feed({"index": -1, "content": {"parts": [{"text": "odd"}]}}) == []
+    assert feed({"index": -1, "content": {"parts": [{"text": "odd"}]}, "finishMessage": "no"}) == []
     assert decoder.skipped == 1
     out = feed({"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"})
     assert TextDelta("a") in out
