@@ -553,6 +553,37 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "supervisors/system/watching.py": {
         "when ended subscriptions are removed is a matter of cost": [
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16",
+                "len(others) > 16",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "True",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) & len(others) - 1 == 0",
+                "len(others) & len(others) - 1 != 0",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) >= 16",
+            ),
+            Equivalent("Watching.watch", "if len(others) >= 16 and len(others) & (len(others) - 1) == ", "1", "2"),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) & len(others) - 1 == 0",
+            ),
             Equivalent("Watching.watch", "if len(others) >= 16 and len(others) & (len(others) - 1) == ", "16", "17"),
             Equivalent(
                 "Watching.watch",
@@ -568,6 +599,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
         "when stale times are removed is a matter of cost": [
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "2 * len(self._lingering)",
+                "2 // len(self._lingering)",
+            ),
             Equivalent(
                 "Watching.orphaned",
                 "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
@@ -702,6 +739,15 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/providers/gemini/decoder.py": {
+        "without details both make the same usage": [
+            Equivalent("GeminiDecoder._deltas", "if self._has_details", "self._has_details", "True"),
+            Equivalent(
+                "GeminiDecoder.__init__",
+                "self._has_details = False  # whether the usage has counts by",
+                "False",
+                "True",
+            ),
+        ],
         "counts with a total are not none": [
             Equivalent(
                 "GeminiDecoder._deltas",

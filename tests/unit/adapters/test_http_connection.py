@@ -269,11 +269,13 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
     class Peer:
         def __init__(self, code: int) -> None:
             self.code = code
+            self.blocks = True
 
         def setblocking(self, flag: bool) -> None:
-            return
+            self.blocks = flag
 
         def connect(self, address: object) -> None:
+            assert not self.blocks
             raise BlockingIOError
 
         def getsockopt(self, level: int, option: int) -> int:
@@ -287,12 +289,15 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
         return next(answers, True)
 
     monkeypatch.setattr(module, "wait_for_write", wait)
-    until = time.monotonic() + 1000
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    until = 1000.0
     refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
     with pytest.raises(ConnectionRefusedError):
         module._connect_socket(refused, None, until, None)  # type: ignore[arg-type]
     assert asked == [module._POLL_S] * 2
     module._connect_socket(fine, None, until, None)  # type: ignore[arg-type]
+    module._connect_socket(fine, None, 100.03125, None)  # type: ignore[arg-type]
+    assert asked[-1] == 0.03125, "no longer than the address has"
     handle = RequestHandle({}, lambda: None)
     handle.cancel()
     with pytest.raises(RequestCancelled):

@@ -524,6 +524,9 @@ def test_a_call_remains_the_reason_for_the_end_whatever_comes_after_it() -> None
     asked = chunk({"functionCall": {"name": "f"}}, finish="STOP")
     deltas = decoder.feed(sse(asked, chunk({"text": "c"}, finish="MAX_TOKENS")))
     assert [delta for delta in deltas if isinstance(delta, FinishDelta)] == [FinishDelta("tool_calls", "STOP")]
+    assert decode(chunk({"functionCall": {"name": "f"}}, finish="MAX_TOKENS"))[-1] == FinishDelta(
+        "length", "MAX_TOKENS"
+    )
 
 
 def test_usage_may_follow_the_finish_and_the_last_one_counts() -> None:
@@ -718,6 +721,13 @@ def test_an_event_that_is_called_an_error_is_one_whatever_is_in_it(data: str) ->
     decoder = GeminiDecoder(1_000_000)
     (delta,) = decoder.feed(f"event: error\ndata: {data}\n\n".encode())
     assert isinstance(delta, ErrorDelta)
+    assert isinstance(delta.error, ApiError)
+    assert (delta.error.status, decoder.skipped) == (200, 0)
+
+
+def test_the_end_marker_of_other_providers_is_no_surprise() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    assert decoder.feed(b"data: [DONE]\n\n") == []
     assert decoder.skipped == 0
 
 
