@@ -787,6 +787,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/http/connection.py": {
+        "a read of no bytes has returned before": [
+            Equivalent("EagerResponse.read1", "raw = self.fp.read1(n if n > 0 else _READ_BYTES)", "n > 0", "n >= 0"),
+        ],
         "to detach again does nothing": [
             Equivalent("EagerResponse.close", "self._handle = None", "self._handle = None", "pass"),
         ],
