@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
@@ -405,9 +406,11 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
     assert all(sock.closed for sock in made)
 
 
-@pytest.mark.parametrize(("timeout", "left"), [(9.0, 9.0), (0.0, 0.001)])
+@pytest.mark.parametrize(
+    ("timeout", "deadline", "left"), [(9.0, None, 9.0), (0.0, None, 0.001), (9.0, 105.0, 5.0), (9.0, 99.0, 0.001)]
+)
 def test_a_socket_that_is_connected_is_noted_and_has_the_time_that_is_left(
-    monkeypatch: pytest.MonkeyPatch, timeout: float, left: float
+    monkeypatch: pytest.MonkeyPatch, timeout: float, deadline: float | None, left: float
 ) -> None:
     timeouts: list[float] = []
     noted: list[int] = []
@@ -419,7 +422,13 @@ def test_a_socket_that_is_connected_is_noted_and_has_the_time_that_is_left(
     monkeypatch.setattr(module, "_connect_socket", lambda *_: None)
     monkeypatch.setattr(module, "note_descriptor", noted.append)
     connection: Any = SimpleNamespace(timeout=timeout, port=443, socket_options=None, source_address=None)
-    assert module._connect(connection, "host.invalid") is sock
+    if deadline is None:
+        assert module._connect(connection, "host.invalid") is sock
+    else:
+        handle = RequestHandle({}, lambda: None)
+        handle.deadline = deadline
+        with current_request(handle):
+            assert module._connect(connection, "host.invalid") is sock
     assert (timeouts, noted) == ([left], [7])
 
 
@@ -498,6 +507,18 @@ def test_a_cancel_while_it_connects_closes_the_socket_and_tries_no_other_address
     with pytest.raises(RequestCancelled):
         module._connect(connection, "host.invalid")
     assert [sock.fileno() for sock in tried] == [-1]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "is_ours"), [("http://p", True), ("https://p", True), ("socks5://p", False), ("SOCKS4://p", False)]
+)
+def test_a_request_through_a_proxy_can_be_cancelled_unless_it_speaks_socks(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, is_ours: bool
+) -> None:
+    manager = SimpleNamespace(pool_classes_by_scheme="theirs")
+    monkeypatch.setattr(HTTPAdapter, "proxy_manager_for", lambda _self, _proxy, **_: manager)
+    assert CancellableAdapter(1).proxy_manager_for(proxy) is manager
+    assert manager.pool_classes_by_scheme == (module._POOLS if is_ours else "theirs")
 
 
 def test_a_pool_that_goes_while_all_are_closed_is_left_out() -> None:

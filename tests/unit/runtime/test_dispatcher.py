@@ -1173,6 +1173,22 @@ def test_a_worker_that_stays_in_one_turn_is_stuck_if_another_actor_waits(
     assert stuck == ([[worker]] * 4 if is_stuck else [])
 
 
+def test_no_spare_is_added_for_a_worker_whose_turn_is_over_meanwhile(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    dispatcher._compensate(list(dispatcher._all))
+    assert dispatcher.statistics().spares_started == 0
+
+
+def test_the_rate_is_up_to_date_though_the_monitor_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)  # there is no monitor at all
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    dispatcher = ThreadedDispatcher(workers=1)
+    (worker,) = dispatcher._all
+    worker.messages, now = 100, 102.0
+    assert dispatcher.statistics().messages_per_second == 50.0
+
+
 def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> None:
     dispatcher = threads_of(make_runtime(workers=2))
     stuck = next(iter(dispatcher._all))
