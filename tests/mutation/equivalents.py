@@ -150,6 +150,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "outside of Windows it is True; on Windows the module could not be imported": [
+            Equivalent("<module>", 'if hasattr(os, "register_at_fork"):', "hasattr(os, 'register_at_fork')", "True"),
+        ],
         "every worker that was added has a thread": [
             Equivalent(
                 "ThreadedDispatcher.close",
@@ -235,6 +238,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/process.py": {
+        "outside of Windows it is True; on Windows the module could not be imported": [
+            Equivalent("<module>", 'if hasattr(os, "register_at_fork"):', "hasattr(os, 'register_at_fork')", "True"),
+        ],
         "the flag is a shortcut for what is looked at next": [
             Equivalent("Process.run_step", "if self._attention:", "self._attention", "True"),
         ],
@@ -521,6 +527,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/http/exchange.py": {
+        "one byte more in a read is a matter of cost": [
+            Equivalent("<module>", "_READ_BYTES = 65_536", "65536", "65537"),
+        ],
         "a cancelled request ends as one, whatever it raises": [
             Equivalent("RequestExchange._ask", "raise", "raise", "pass"),
         ],
@@ -787,6 +796,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/http/connection.py": {
+        "one pool more is a matter of cost": [
+            Equivalent("<module>", "_NUM_POOLS = 64", "64", "65"),
+        ],
         "a read of no bytes has returned before": [
             Equivalent("EagerResponse.read1", "raw = self.fp.read1(n if n > 0 else _READ_BYTES)", "n > 0", "n >= 0"),
         ],

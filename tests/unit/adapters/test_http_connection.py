@@ -295,7 +295,7 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
     refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
     with pytest.raises(ConnectionRefusedError):
         module._connect_socket(refused, None, until, None)  # type: ignore[arg-type]
-    assert asked == [module._POLL_S] * 2
+    assert asked == [0.05] * 2
     module._connect_socket(fine, None, until, None)  # type: ignore[arg-type]
     module._connect_socket(fine, None, 100.03125, None)  # type: ignore[arg-type]
     assert asked[-1] == 0.03125, "no longer than the address has"

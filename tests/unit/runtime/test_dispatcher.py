@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -1039,6 +1041,19 @@ def test_the_thread_that_forked_is_no_worker_in_the_child(monkeypatch: pytest.Mo
     assert not on_worker()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_child_of_a_fork_has_no_worker() -> None:
+    script = """
+import os, sys
+from penstock.actors.runtime import dispatcher
+dispatcher._here.worker = object()
+if (pid := os.fork()) == 0:
+    os._exit(7 if not dispatcher.on_worker() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
+
+
 def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatcher = threads_of(make_runtime(workers=1))
     slept: list[float] = []
@@ -1219,11 +1234,11 @@ def test_the_monitor_looks_less_often_while_no_actor_waits_for_a_worker(
     blocker.tell(block)
     assert inside.wait(GENEROUS)
     monkeypatch.setattr(dispatcher._ending, "wait", noted)
-    assert waits.settle_at(module._CALM)
+    assert waits.settle_at(0.025)
     runtime.spawn(Runner).tell(lambda _: None)
-    assert waits.settle_at(module._TICK)
+    assert waits.settle_at(0.005)
     freed.set()
-    assert waits.settle_at(module._CALM)
+    assert waits.settle_at(0.025)
 
 
 class Rhythm:

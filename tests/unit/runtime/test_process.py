@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -1062,8 +1065,21 @@ def test_a_fork_gives_its_actors_other_urns(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "_rest_of_urn", module._rest_of_urn)  # restored at the end
         module._renew_urn()
         after = simulation.runtime.spawn(Runner).actor_urn
-    assert uuid.UUID(after).urn == after
+    assert [uuid.UUID(urn).urn for urn in (before, after)] == [before, after]
     assert after[17:] != before[17:], "what follows the number of the actor"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_urns_are_other_ones_in_the_child_of_a_fork() -> None:
+    script = """
+import os, sys
+from penstock.actors.runtime import process
+before = process._rest_of_urn
+if (pid := os.fork()) == 0:
+    os._exit(7 if process._rest_of_urn != before else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
 
 
 def test_a_process_is_called_by_its_name_or_by_its_class() -> None:
