@@ -278,6 +278,17 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "outside of Windows it is True; on Windows the module could not be imported": [
+            Equivalent("<module>", 'if hasattr(os, "register_at_fork"):', "hasattr(os, 'register_at_fork')", "True"),
+        ],
+        "every worker that was added has a thread": [
+            Equivalent(
+                "ThreadedDispatcher.close",
+                "if thread is not None and thread is not threading.current_th",
+                "thread is not None and thread is not threading.current_thread()",
+                "thread is not threading.current_thread()",
+            ),
+        ],
         "a look at the number of threads that changes nothing if there are not too many": [
             Equivalent(
                 "ThreadedDispatcher._take_turns",
@@ -355,6 +366,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/process.py": {
+        "outside of Windows it is True; on Windows the module could not be imported": [
+            Equivalent("<module>", 'if hasattr(os, "register_at_fork"):', "hasattr(os, 'register_at_fork')", "True"),
+        ],
+        "the flag is a shortcut for what is looked at next": [
+            Equivalent("Process.run_step", "if self._attention:", "self._attention", "True"),
+        ],
         "a shortcut: a process that is dead has it set": [
             Equivalent(
                 "Process._answer",
@@ -638,6 +655,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "adapters/http/exchange.py": {
+        "one byte more in a read is a matter of cost": [
+            Equivalent("<module>", "_READ_BYTES = 65_536", "65536", "65537"),
+        ],
         "a cancelled request ends as one, whatever it raises": [
             Equivalent("RequestExchange._ask", "raise", "raise", "pass"),
         ],
@@ -669,6 +689,78 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "supervisors/system/watching.py": {
+        "when ended subscriptions are removed is a matter of cost": [
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16",
+                "len(others) > 16",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "True",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) & len(others) - 1 == 0",
+                "len(others) & len(others) - 1 != 0",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) >= 16",
+            ),
+            Equivalent("Watching.watch", "if len(others) >= 16 and len(others) & (len(others) - 1) == ", "1", "2"),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) & len(others) - 1 == 0",
+            ),
+            Equivalent("Watching.watch", "if len(others) >= 16 and len(others) & (len(others) - 1) == ", "16", "17"),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) >= 16 and len(others) & len(others) - 1 == 0",
+                "len(others) >= 16 or len(others) & len(others) - 1 == 0",
+            ),
+            Equivalent(
+                "Watching.watch",
+                "if len(others) >= 16 and len(others) & (len(others) - 1) == ",
+                "len(others) - 1",
+                "len(others) + 1",
+            ),
+        ],
+        "when stale times are removed is a matter of cost": [
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "2 * len(self._lingering)",
+                "2 // len(self._lingering)",
+            ),
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "2 * len(self._lingering) + 64",
+                "2 * len(self._lingering) - 64",
+            ),
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "len(self._linger_ends) > 2 * len(self._lingering) + 64",
+                "True",
+            ),
+            Equivalent(
+                "Watching.orphaned",
+                "if len(self._linger_ends) > 2 * len(self._lingering) + 64:  ",
+                "len(self._linger_ends) > 2 * len(self._lingering) + 64",
+                "len(self._linger_ends) >= 2 * len(self._lingering) + 64",
+            ),
+        ],
         "the answer is there, so nothing is waited for": [
             Equivalent("Watching.successor_answered", "found = answered.reply.get(timeout=0)", "0", "1"),
         ],
@@ -781,6 +873,84 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "to call no listener raises, and removes none": [
             Equivalent("StateMachine._record", "if self._tracer is not None:", "self._tracer is not None", "True"),
+        ],
+    },
+    "adapters/providers/gemini/decoder.py": {
+        "without details both make the same usage": [
+            Equivalent("GeminiDecoder._deltas", "if self._has_details", "self._has_details", "True"),
+            Equivalent(
+                "GeminiDecoder.__init__",
+                "self._has_details = False  # whether the usage has counts by",
+                "False",
+                "True",
+            ),
+        ],
+        "counts with a total are not none": [
+            Equivalent(
+                "GeminiDecoder._deltas",
+                "and (counts.total_token_count is not None or counts != NO_WI",
+                "counts.total_token_count is not None or counts != NO_WIRE_COUNTS",
+                "counts != NO_WIRE_COUNTS",
+            ),
+        ],
+        "the lenient path reads an ordinary response alike": [
+            Equivalent("GeminiDecoder._begin", 'count = len(events) if self._raw == "unknown" else 1', "1", "2"),
+        ],
+        "deltas without surrogates are joined to equal ones": [
+            Equivalent("GeminiDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("GeminiDecoder._read_candidate", "return False", "return False", "return None"),
+        ],
+    },
+    "adapters/providers/openai/chat_decoder.py": {
+        "the lenient path reads an ordinary chunk alike": [
+            Equivalent("_WireChoice", "index: int = 0", "0", "1"),
+            Equivalent(
+                "ChatDecoder._read_event",
+                "self._is_plain = (self._is_plain or bool(choices)) and not s",
+                "self._is_plain or bool(choices)",
+                "bool(choices)",
+            ),
+        ],
+        "deltas without surrogates are joined to equal ones": [
+            Equivalent("ChatDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
+            Equivalent(
+                "ChatDecoder._read_choice",
+                "_append_choice(index, other.surrogates.join(deltas, is_end=F",
+                "self._has_surrogates",
+                "True",
+            ),
+        ],
+    },
+    "adapters/http/connection.py": {
+        "one pool more is a matter of cost": [
+            Equivalent("<module>", "_NUM_POOLS = 64", "64", "65"),
+        ],
+        "a read of no bytes has returned before": [
+            Equivalent("EagerResponse.read1", "raw = self.fp.read1(n if n > 0 else _READ_BYTES)", "n > 0", "n >= 0"),
+        ],
+        "to detach again does nothing": [
+            Equivalent("EagerResponse.close", "self._handle = None", "self._handle = None", "pass"),
+        ],
+        "without content there is nothing to preload": [
+            Equivalent(
+                "_CancellableConnection.getresponse",
+                "return HTTPResponse(preload_content=False, status=http.HTTPS",
+                "False",
+                "True",
+            ),
+        ],
+        "an audit hook of the interpreter": [
+            Equivalent(
+                "_CancellableConnection._new_conn",
+                'sys.audit("http.client.connect", self, self.host, self.port)',
+                "sys.audit('http.client.connect', self, self.host, self.port)",
+                "pass",
+            ),
+        ],
+        "there are as many numbers as addresses": [
+            Equivalent("_connect", "for left, (family, kind, protocol, _name, address) in zip(ra", "True", "False"),
         ],
     },
 }

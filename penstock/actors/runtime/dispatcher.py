@@ -403,7 +403,7 @@ class ThreadedDispatcher:
                 spares_exhausted=self._spares_exhausted,
                 replaced=self._replaced,
                 held=self._held,
-                leaked=max(self._leaked, zombies) if self._closed else zombies,
+                leaked=max(self._leaked, zombies),
             )
 
     def close(self, timeout: float) -> int:
@@ -417,7 +417,6 @@ class ThreadedDispatcher:
             self._closed = True
             workers = tuple(self._all)
             parked, self._parked = self._parked, []
-            self._running += len(parked)
         for worker in parked:
             worker.park.release()
         self._drain_queue()

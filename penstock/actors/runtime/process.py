@@ -480,4 +480,3 @@ class Refusal(Exception):
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-        super().__init__(error)

@@ -119,7 +119,7 @@ class EagerResponse(http.client.HTTPResponse):
         self._interim += 1
         if self._interim > _MOST_INTERIM:
             raise http.client.BadStatusLine(f"more than {_MOST_INTERIM} interim answers")
-        return status[0], http.HTTPStatus.CONTINUE, status[2]
+        return "", http.HTTPStatus.CONTINUE, ""
 
     def close(self) -> None:
         """Detach the socket first: after this it may be closed, or used by another request."""
@@ -134,7 +134,9 @@ class EagerResponse(http.client.HTTPResponse):
         Raises:
             http.client.IncompleteRead: the connection was closed in the middle of a chunked body.
         """
-        if not self.chunked or self.fp is None or n == 0:
+        if n == 0:  # http.client would look for a chunk
+            return b""
+        if not self.chunked or self.fp is None:
             return super().read1(n)
         while True:
             raw = self.fp.read1(n if n > 0 else _READ_BYTES)
@@ -168,10 +170,10 @@ class CollectedHead:
         return io.BytesIO(self._head)
 
     def settimeout(self, timeout: float | None) -> None:
-        return
+        """Do nothing: the head is there."""
 
     def close(self) -> None:
-        return
+        """Do nothing: the socket is not here."""
 
 
 class _CancellableConnection(HTTPConnection):

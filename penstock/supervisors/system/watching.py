@@ -132,7 +132,8 @@ class Watching:
         is_settled = dead is None or dead.is_closed
         if successor is None or successor is process or not is_settled:
             supervisor = lost.subscriptions[0].supervisor
-            may_come = name is not None and supervisor is not None and not self._runtime.is_alive(supervisor)
+            assert supervisor is not None
+            may_come = name is not None and not self._runtime.is_alive(supervisor)
             if (may_come or not is_settled) and self._runtime.clock.monotonic() < lost.give_up_at:
                 return self._look_again(process, lost)
             del self._lost[process]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from penstock.adapters.http import connection as module
 from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.handle import RequestCancelled, RequestHandle
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.errors import OptionError
 
 
@@ -54,8 +55,9 @@ def test_an_address_that_does_not_answer_is_left_at_its_time(monkeypatch: pytest
             raise BlockingIOError
 
     monkeypatch.setattr(module, "wait_for_write", never)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     with pytest.raises(TimeoutError, match="timed out"):
-        module._connect_socket(Silent(), ("192.0.2.1", 443), time.monotonic() - 1, None)  # type: ignore[arg-type]
+        module._connect_socket(Silent(), ("192.0.2.1", 443), 100.0, None)  # type: ignore[arg-type]
     assert waits == 1
 
 
@@ -166,6 +168,43 @@ def test_a_connection_that_belongs_to_no_request_sends_as_urllib3_does() -> None
     assert b"X-Name: value" in said
 
 
+@pytest.mark.parametrize("headers", [None, {}, {"X-Name": "value"}])
+def test_a_request_is_sent_with_its_secret_headers_and_says_when(headers: dict[str, str] | None) -> None:
+    sent: list[str] = []
+    handle = RequestHandle({"X-Key": "secret"}, lambda: sent.append("sent"))
+    handle.deadline = time.monotonic() + 20
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        with current_request(handle):
+            connection.request("GET", "/x", headers=headers)
+        accepted, _ = server.accept()
+        with accepted:
+            connection.close()
+            said = b"".join(iter(lambda: accepted.recv(4096), b""))
+    assert b"X-Key: secret\r\n" in said
+    assert (b"X-Name: value\r\n" in said) == bool(headers)
+    assert sent == ["sent"]
+
+
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_a_cancel_after_the_answer_leaves_the_socket_to_the_next_request(is_answer: bool) -> None:
+    """A response that is closed before it has headers is a proxy's to CONNECT: the request goes on."""
+    ours, theirs = socket.socketpair()
+    handle = RequestHandle({}, lambda: None)
+    with ours, theirs, current_request(handle):
+        handle.attach(SimpleNamespace(close=ours.close), ours)  # type: ignore[arg-type]
+        response = module.EagerResponse(ours)
+        if is_answer:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+            response.begin()
+            assert response.read() == b"a"
+        response.close()
+        handle.cancel()
+        if is_answer:
+            theirs.sendall(b"b")
+        assert ours.recv(1) == (b"b" if is_answer else b"")
+
+
 def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path: Path) -> None:
     adapter = CancellableAdapter(1)
     folder = adapter._context(str(tmp_path))
@@ -173,6 +212,22 @@ def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path:
     whole = adapter._context(DEFAULT_CA_BUNDLE_PATH)
     assert whole is not folder
     assert whole.cert_store_stats()["x509_ca"] > folder.cert_store_stats()["x509_ca"] == 0
+
+
+def test_certificates_are_loaded_from_the_file_or_the_folder_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[dict[str, object]] = []
+
+    class Context:
+        def load_verify_locations(self, **where: object) -> None:
+            loaded.append(where)
+
+    monkeypatch.setattr(module, "create_urllib3_context", lambda **_: Context())
+    adapter = CancellableAdapter(1)
+    adapter._context(str(tmp_path))
+    adapter._context(str(tmp_path / "bundle.pem"))
+    assert loaded == [{"capath": str(tmp_path)}, {"cafile": str(tmp_path / "bundle.pem")}]
 
 
 def test_a_fault_of_this_machine_in_reading_the_bundle_is_not_blamed_on_the_option(
@@ -205,18 +260,23 @@ def test_only_verified_tls_has_a_context_of_its_own(
     assert seen == ([verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH] if has_context else [])
     assert not has_context or not {"ca_certs", "ca_cert_dir"} & set(tls)
     plain = requests.Request("POST", "http://localhost/").prepare()
-    assert "ssl_context" not in adapter.build_connection_pool_key_attributes(plain, verify)[1]
+    _, tls = adapter.build_connection_pool_key_attributes(plain, verify)
+    assert "ssl_context" not in tls
+    # A proxy that is reached by TLS is verified for a plain URL too.
+    assert tls["cert_reqs"] == ("CERT_NONE" if verify is False else "CERT_REQUIRED")
 
 
 def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     class Peer:
         def __init__(self, code: int) -> None:
             self.code = code
+            self.blocks = True
 
         def setblocking(self, flag: bool) -> None:
-            return
+            self.blocks = flag
 
         def connect(self, address: object) -> None:
+            assert not self.blocks
             raise BlockingIOError
 
         def getsockopt(self, level: int, option: int) -> int:
@@ -230,23 +290,33 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
         return next(answers, True)
 
     monkeypatch.setattr(module, "wait_for_write", wait)
-    until = time.monotonic() + 1000
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    until = 1000.0
     refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
     with pytest.raises(ConnectionRefusedError):
         module._connect_socket(refused, None, until, None)  # type: ignore[arg-type]
-    assert asked == [module._POLL_S] * 2
+    assert asked == [0.05] * 2
     module._connect_socket(fine, None, until, None)  # type: ignore[arg-type]
+    module._connect_socket(fine, None, 100.03125, None)  # type: ignore[arg-type]
+    assert asked[-1] == 0.03125, "no longer than the address has"
     handle = RequestHandle({}, lambda: None)
     handle.cancel()
     with pytest.raises(RequestCancelled):
         module._connect_socket(fine, None, until, handle)  # type: ignore[arg-type]
+    answers = iter([False])
+    asked.clear()
+    with pytest.raises(RequestCancelled):
+        module._connect_socket(refused, None, until, handle)  # type: ignore[arg-type]
+    assert len(asked) == 1, "it does not wait for the address to answer"
 
 
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints", b"199 New"])
 @pytest.mark.parametrize(("interim", "is_read"), [(0, True), (1, True), (100, True), (101, False)])
-def test_up_to_a_hundred_interim_answers_are_skipped(interim: int, is_read: bool) -> None:
+def test_up_to_a_hundred_interim_answers_are_skipped(status: bytes, interim: int, is_read: bool) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * interim + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        theirs.sendall(b"HTTP/1.1 " + (status + b"\r\n\r\nHTTP/1.1 ") * interim + answer.removeprefix(b"HTTP/1.1 "))
         response = module.EagerResponse(ours)
         if is_read:
             response.begin()
@@ -254,6 +324,27 @@ def test_up_to_a_hundred_interim_answers_are_skipped(interim: int, is_read: bool
         else:
             with pytest.raises(http.client.BadStatusLine):
                 response.begin()
+        response.close()
+
+
+def test_an_answer_that_switches_the_protocol_is_the_final_one() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        assert response.status == 101
+        response.close()
+
+
+def test_the_size_of_a_read_may_differ_from_time_to_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        theirs.sendall(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+        assert [response.read1(size) for size in (4, 0, 1, 100, -1)] == [b"a", b"", b"b", b"c", b""]
         response.close()
 
 
@@ -313,6 +404,140 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
     assert untils == limits
     assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
     assert all(sock.closed for sock in made)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "deadline", "left"), [(9.0, None, 9.0), (0.0, None, 0.001), (9.0, 105.0, 5.0), (9.0, 99.0, 0.001)]
+)
+def test_a_socket_that_is_connected_is_noted_and_has_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, deadline: float | None, left: float
+) -> None:
+    timeouts: list[float] = []
+    noted: list[int] = []
+    sock: Any = SimpleNamespace(settimeout=timeouts.append, fileno=lambda: 7)
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(socket, "socket", lambda *_: sock)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(module, "_connect_socket", lambda *_: None)
+    monkeypatch.setattr(module, "note_descriptor", noted.append)
+    connection: Any = SimpleNamespace(timeout=timeout, port=443, socket_options=None, source_address=None)
+    if deadline is None:
+        assert module._connect(connection, "host.invalid") is sock
+    else:
+        handle = RequestHandle({}, lambda: None)
+        handle.deadline = deadline
+        with current_request(handle):
+            assert module._connect(connection, "host.invalid") is sock
+    assert (timeouts, noted) == ([left], [7])
+
+
+def test_a_connection_that_was_closed_before_its_response_is_not_handed_over() -> None:
+    connection = module._PlainConnection("host.invalid", 443)
+    with current_request(RequestHandle({}, lambda: None, hands_over=True)):
+        with pytest.raises(http.client.ResponseNotReady):
+            connection.getresponse()
+        connection.sock = SimpleNamespace(close=lambda: None)
+        assert connection.getresponse().status == 200
+    connection.close()
+
+
+LOCAL, LOCAL_TOO = OSError(errno.ENETUNREACH, "no route"), OSError(errno.EADDRNOTAVAIL, "no address")
+REFUSED, RESET = ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([LOCAL], LOCAL),
+        ([LOCAL, LOCAL_TOO], LOCAL_TOO),
+        ([REFUSED, LOCAL], REFUSED),
+        ([LOCAL, REFUSED, LOCAL_TOO], REFUSED),
+        ([REFUSED, RESET], RESET),
+    ],
+)
+def test_if_no_address_answers_the_last_fault_of_the_provider_is_told(
+    monkeypatch: pytest.MonkeyPatch, failures: list[OSError], told: OSError
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))] * len(failures)
+    left = iter(failures)
+
+    def fail(*_: object) -> None:
+        raise next(left)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(module, "_connect_socket", fail)
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with pytest.raises(OSError) as caught:
+        module._connect(connection, "host.invalid")
+    assert caught.value is told
+
+
+def test_a_request_that_is_cancelled_while_its_host_is_looked_up_connects_to_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handle = RequestHandle({}, lambda: None)
+    made: list[Any] = []
+
+    def look_up(*_: object) -> list[Any]:
+        handle.cancel()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(module, "_connect_socket", lambda *_: made.append(_))
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with current_request(handle), pytest.raises(RequestCancelled):
+        module._connect(connection, "host.invalid")
+    assert made == []
+
+
+def test_a_cancel_while_it_connects_closes_the_socket_and_tries_no_other_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 443))] * 2
+    tried: list[socket.socket] = []
+
+    def cancelled(sock: socket.socket, *_: object) -> None:
+        tried.append(sock)
+        raise RequestCancelled
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(module, "_connect_socket", cancelled)
+    connection: Any = SimpleNamespace(timeout=9.0, port=443, socket_options=None, source_address=None)
+    with pytest.raises(RequestCancelled):
+        module._connect(connection, "host.invalid")
+    assert [sock.fileno() for sock in tried] == [-1]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "is_ours"), [("http://p", True), ("https://p", True), ("socks5://p", False), ("SOCKS4://p", False)]
+)
+def test_a_request_through_a_proxy_can_be_cancelled_unless_it_speaks_socks(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, is_ours: bool
+) -> None:
+    manager = SimpleNamespace(pool_classes_by_scheme="theirs")
+    monkeypatch.setattr(HTTPAdapter, "proxy_manager_for", lambda _self, _proxy, **_: manager)
+    assert CancellableAdapter(1).proxy_manager_for(proxy) is manager
+    assert manager.pool_classes_by_scheme == (module._POOLS if is_ours else "theirs")
+
+
+def test_a_pool_that_goes_while_all_are_closed_is_left_out() -> None:
+    adapter = CancellableAdapter(1)
+    adapter.poolmanager.pools = SimpleNamespace(keys=lambda: ["gone"], get=lambda _key: None, clear=lambda: None)
+    adapter.close()
+
+
+def test_a_request_on_a_kept_connection_can_be_cancelled() -> None:
+    handle = RequestHandle({}, lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        connection.connect()
+        accepted, _ = server.accept()
+        with accepted, current_request(handle):
+            connection.request("GET", "/x")
+            handle.cancel()
+            assert connection.sock.recv(1) == b""
+            connection.close()
 
 
 def test_after_the_first_request_no_file_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,6 +300,18 @@ def test_the_last_chunk_is_waited_for_briefly_if_the_connection_can_be_kept(has_
     assert done == ([0.01, False] if has_socket and not is_closed else [])
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_the_end_of_a_body_whose_decoder_is_done_is_waited_for(monkeypatch: pytest.MonkeyPatch, is_done: bool) -> None:
+    waited_for: list[Any] = []
+    monkeypatch.setattr(exchange, "_await_last_chunk", waited_for.append)
+    decoder = OneDelta(fails=False)
+    decoder.done = is_done
+    response = responded(200)
+    line = Line(lambda line: response, decoder=decoder)
+    line.job.run(lambda: lambda prepared, timeouts, verify: line.act(line))
+    assert waited_for == ([response.raw] if is_done else [])
+
+
 def test_a_fault_of_the_options_is_not_blamed_on_the_proxy() -> None:
     def act(line: Line) -> None:
         line.job._handle.proxy = "http://proxy.example"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +18,7 @@ import pytest
 
 from penstock.actors.runtime import dispatcher as module
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking, check_process, is_forked, on_worker
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -110,11 +112,11 @@ def test_the_monitor_looks_a_few_times_after_a_short_piece_of_work_and_sleeps_ag
     """The system works for a moment each second, also with nothing to do, so that this is what rest costs."""
     runtime = make_runtime(workers=1)
     dispatcher = threads_of(runtime)
-    looks: list[float] = []
+    looks: list[bool] = []
     measure = dispatcher._measure
 
     def counted(now: float) -> None:
-        looks.append(now)
+        looks.append(dispatcher._monitor_sleeps)
         measure(now)
 
     runner = runtime.spawn(Runner)
@@ -125,6 +127,53 @@ def test_the_monitor_looks_a_few_times_after_a_short_piece_of_work_and_sleeps_ag
         runner.ask(lambda _: None, timeout=GENEROUS)
         eventually(lambda: looks and dispatcher._monitor_sleeps, GENEROUS, "the monitor asleep again")
         assert len(looks) <= 30
+        assert not any(looks), "a worker need not wake it while it looks"
+
+
+def test_the_monitor_sleeps_after_so_many_looks_without_work_and_not_while_an_actor_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    wanted, done = 36, threading.Event()
+
+    def note(step: str) -> None:
+        steps.append(step)
+        if len(steps) >= wanted:
+            done.set()
+
+    for name, parts in (("_TICK", 1), ("_CALM", 1), ("_QUIET", 10)):
+        monkeypatch.setattr(module, name, parts / 1024)
+    monkeypatch.setattr(ThreadedDispatcher, "_measure", lambda _self, _now: note("look"))
+    monkeypatch.setattr(ThreadedDispatcher, "_sleep_until_work", lambda _self: note("sleep"))
+    dispatcher = ThreadedDispatcher(workers=1, hold_warning=3600)
+    (worker,) = dispatcher._all
+    assert done.wait(GENEROUS)
+    assert steps[:36] == 3 * [*(["look"] * 11), "sleep"]
+    for looks in (3, 50):  # the look at which the actor began, and those after it
+        wanted = looks
+        worker.owner = object()  # type: ignore[assignment]
+        steps.clear()
+        done.clear()
+        assert done.wait(GENEROUS)
+    assert "sleep" not in steps
+    worker.owner = None
+    assert dispatcher.close(GENEROUS) == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "something queued", "an actor running", "the end"])
+def test_the_monitor_sleeps_only_while_nothing_is_to_be_done(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher(workers=2)
+    sleeps: list[bool] = []
+    monkeypatch.setattr(dispatcher._wake_monitor, "wait", lambda: sleeps.append(dispatcher._monitor_sleeps))
+    if what == "something queued":
+        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))
+    elif what == "an actor running":
+        next(iter(dispatcher._all)).owner = object()  # type: ignore[assignment]
+    dispatcher._closed = what == "the end"
+    dispatcher._sleep_until_work()
+    assert sleeps == ([True] if what == "nothing" else [])
+    assert not dispatcher._monitor_sleeps
 
 
 def test_a_worker_sets_its_owner_before_it_checks_whether_the_monitor_sleeps() -> None:
@@ -295,7 +344,15 @@ def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: 
         for call in (lambda: dispatcher.wait(latch, 0), lambda: dispatcher.pause(0)):
             with pytest.raises(SystemForked, match=f"pid {pid}"):
                 call()
+        assert is_forked(dispatcher)
     dispatcher.pause(0)
+    assert not is_forked(dispatcher)
+
+
+@pytest.mark.parametrize("dispatcher", [None, object()])
+def test_a_dispatcher_without_threads_of_its_own_is_in_every_process(dispatcher: Any) -> None:
+    assert not is_forked(dispatcher)
+    check_process(dispatcher)
 
 
 # --- workers that die ------------------------------------------------------------------------------------------------
@@ -426,6 +483,19 @@ def test_an_actor_that_holds_its_worker_is_named_in_the_log_once(make_runtime: M
     assert statistics.spares_started == 0, "no other actor waited"
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_worker_that_has_announced_that_it_waits_or_has_ended_its_turn_holds_nothing(
+    make_runtime: Make, caplog: pytest.LogCaptureFixture, is_over: bool
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    worker = module._Worker()
+    worker.owner = None if is_over else object()  # type: ignore[assignment]
+    worker.blocked = int(not is_over)
+    dispatcher._warn(worker, 2.0)
+    assert dispatcher.statistics().held == 0
+    assert caplog.records == []
+
+
 def test_an_actor_whose_str_raises_does_not_end_the_monitor(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, hold_warning=0.01)
     asked = threading.Event()
@@ -510,6 +580,33 @@ def test_close_reports_a_thread_that_is_stuck_as_leaked() -> None:
     assert not stuck_in[0].is_alive()
     assert dispatcher.close(GENEROUS) == 0
     assert timers.close(GENEROUS)
+
+
+def test_close_waits_no_longer_than_its_timeout_for_all_threads_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            self.waits: list[float] = []
+
+        def join(self, timeout: float) -> None:
+            self.waits.append(timeout)
+            clock.now += self._seconds
+
+        def is_alive(self) -> bool:
+            return True
+
+    dispatcher = ThreadedDispatcher(workers=1)
+    stuck = [Stuck(7.0), Stuck(7.0)]
+    assert dispatcher.close(GENEROUS) == 0
+    clock = SimpleNamespace(now=100.0)
+    for thread in stuck:
+        worker: Any = module._Worker()
+        worker.thread = thread
+        dispatcher._all.add(worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        assert dispatcher.close(5.0) == 2
+    assert sorted(wait for thread in stuck for wait in thread.waits) == [0.0, 5.0]
 
 
 def test_an_actor_may_close_the_dispatcher_it_runs_on() -> None:
@@ -943,6 +1040,31 @@ def test_a_wait_for_what_is_there_already_takes_no_spare_and_leaves_nothing(make
     assert dispatcher._blocked_loops == []
 
 
+def test_only_the_threads_that_run_actors_are_workers(make_runtime: Make) -> None:
+    assert make_runtime(workers=1).spawn(Runner).ask(lambda _: on_worker(), timeout=GENEROUS) is True
+    assert on_worker() is False
+
+
+def test_the_thread_that_forked_is_no_worker_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._here, "worker", module._Worker(), raising=False)
+    assert on_worker()
+    module._forget_worker()
+    assert not on_worker()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_child_of_a_fork_has_no_worker() -> None:
+    script = """
+import os, sys
+from penstock.actors.runtime import dispatcher
+dispatcher._here.worker = object()
+if (pid := os.fork()) == 0:
+    os._exit(7 if not dispatcher.on_worker() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
+
+
 def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatcher = threads_of(make_runtime(workers=1))
     slept: list[float] = []
@@ -1052,6 +1174,47 @@ def test_the_monitor_goes_on_when_all_workers_wait_and_no_spare_is_left(
     assert queued.get(timeout=GENEROUS) == "ran"
 
 
+@pytest.mark.parametrize(
+    ("gets_on", "is_queued", "is_stuck"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_a_worker_that_stays_in_one_turn_is_stuck_if_another_actor_waits(
+    monkeypatch: pytest.MonkeyPatch, gets_on: bool, is_queued: bool, is_stuck: bool
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher(workers=1)
+    (worker,) = dispatcher._all
+    worker.owner = object()  # type: ignore[assignment]
+    if is_queued:
+        dispatcher.enqueue(Mailbox(SimpleNamespace(), lambda _mailbox: None))
+    looks = iter(range(5))
+
+    def wait(seconds: float) -> bool:
+        worker.slices += gets_on
+        return next(looks, None) is None
+
+    stuck: list[Any] = []
+    monkeypatch.setattr(dispatcher._ending, "wait", wait)
+    monkeypatch.setattr(dispatcher, "_compensate", stuck.append)
+    dispatcher._watch()
+    assert stuck == ([[worker]] * 4 if is_stuck else [])
+
+
+def test_no_spare_is_added_for_a_worker_whose_turn_is_over_meanwhile(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    dispatcher._compensate(list(dispatcher._all))
+    assert dispatcher.statistics().spares_started == 0
+
+
+def test_the_rate_is_up_to_date_though_the_monitor_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)  # there is no monitor at all
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    dispatcher = ThreadedDispatcher(workers=1)
+    (worker,) = dispatcher._all
+    worker.messages, now = 100, 102.0
+    assert dispatcher.statistics().messages_per_second == 50.0
+
+
 def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> None:
     dispatcher = threads_of(make_runtime(workers=2))
     stuck = next(iter(dispatcher._all))
@@ -1082,11 +1245,11 @@ def test_the_monitor_looks_less_often_while_no_actor_waits_for_a_worker(
     blocker.tell(block)
     assert inside.wait(GENEROUS)
     monkeypatch.setattr(dispatcher._ending, "wait", noted)
-    assert waits.settle_at(module._CALM)
+    assert waits.settle_at(0.025)
     runtime.spawn(Runner).tell(lambda _: None)
-    assert waits.settle_at(module._TICK)
+    assert waits.settle_at(0.005)
     freed.set()
-    assert waits.settle_at(module._CALM)
+    assert waits.settle_at(0.025)
 
 
 class Rhythm:

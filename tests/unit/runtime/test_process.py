@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import subprocess
+import sys
 import threading
+import uuid
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +21,7 @@ from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
+from penstock.actors.runtime import process as module
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
@@ -1033,11 +1038,62 @@ def test_what_ends_a_process_between_its_start_and_its_first_message_is_its_exit
         assert simulation.runtime.exit_reason(ref) is (error.reason if isinstance(error, ProcessExit) else error)
 
 
+@pytest.mark.parametrize("error", [ProcessExit("reason"), LookupError("error"), None])
+def test_a_step_that_another_thread_takes_in_a_processs_place_ends_it_like_a_message(error: Exception | None) -> None:
+    def step(*arguments: str) -> None:
+        seen.extend(arguments)
+        waiting.append(ref.ask("call", block=False))
+        if error is not None:
+            raise error
+        process.discard_down(1)  # which holds back what waits
+
+    seen: list[Any] = []
+    waiting: list[Any] = []
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        process: Any = ref._actor_weakref()
+        assert ref.actor_inbox.borrow()
+        process.run_step(step, "a", "b")
+        assert seen == ["a", "b"]
+        assert ref.is_alive() is (error is None)
+        if error is None:
+            simulation.settle()
+            assert waiting[0].get(timeout=0) == "call"
+        else:
+            reason = error.reason if isinstance(error, ProcessExit) else error
+            assert simulation.runtime.exit_reason(ref) is reason
+            with pytest.raises(ProcessDead):
+                waiting[0].get(timeout=0)
+
+
 def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
     with Simulation() as simulation:
         plain = simulation.runtime.spawn(Runner)
         bounded = simulation.runtime.spawn(Runner, mailbox=MailboxOptions(max_size=3, when_full="reject"))
         assert [type(ref.actor_inbox) for ref in (plain, bounded)] == [Mailbox, BoundedMailbox]
+
+
+def test_a_fork_gives_its_actors_other_urns(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Simulation() as simulation:
+        before = simulation.runtime.spawn(Runner).actor_urn
+        monkeypatch.setattr(module, "_rest_of_urn", module._rest_of_urn)  # restored at the end
+        module._renew_urn()
+        after = simulation.runtime.spawn(Runner).actor_urn
+    assert [uuid.UUID(urn).urn for urn in (before, after)] == [before, after]
+    assert after[17:] != before[17:], "what follows the number of the actor"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_urns_are_other_ones_in_the_child_of_a_fork() -> None:
+    script = """
+import os, sys
+from penstock.actors.runtime import process
+before = process._rest_of_urn
+if (pid := os.fork()) == 0:
+    os._exit(7 if process._rest_of_urn != before else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
 
 
 def test_a_process_is_called_by_its_name_or_by_its_class() -> None:

@@ -190,6 +190,17 @@ def test_every_call_that_a_machine_keeps_hears_of_its_end(simulation: Simulation
         assert caught.value.reason == "over"
 
 
+def test_every_call_that_a_machine_keeps_is_answered_when_another_process_kills_it(simulation: Simulation) -> None:
+    ref = simulation.spawn(Plain, lambda machine, event: Keep(POSTPONE) if event.message == "later" else None)
+    calls = [ref.ask(word, block=False) for word in ("later", "kept")]
+    simulation.settle()
+    simulation.runtime.exit(ref, "kill")
+    assert all(call.is_done for call in calls)
+    for call in calls:
+        with pytest.raises(ProcessDead):
+            call.get(timeout=0)
+
+
 def test_a_call_that_is_postponed_again_and_again_is_not_remembered_each_time(simulation: Simulation) -> None:
     class Turning(StateMachine):
         def init(self) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
+from penstock.actors.runtime.ref import ProcessRef
 from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import Down
 from penstock.actors.runtime.transitions import Call as Call_
-from penstock.actors.runtime.transitions import Cast
+from penstock.actors.runtime.transitions import Cast, Info, Keep, NamedTimeout, UnknownCall
 from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import StreamOptions
-from penstock.errors import ProcessDead, StreamCrashed
+from penstock.errors import ProcessDead, StreamCrashed, StreamExists
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.system import handler as module
@@ -27,8 +30,10 @@ from penstock.supervisors.system.handler import (
     Orphaned,
     StartSource,
     StreamHandler,
+    Watch,
 )
 from penstock.supervisors.system.rounds import Rounds
+from penstock.supervisors.system.watching import SuccessorAnswered
 
 
 class Peer:
@@ -198,13 +203,13 @@ def test_a_call_that_no_longer_matters_lets_go_of_all_unless_another_integration
     assert (call.ends, desk.told(SOURCES), desk.ended) == ([], [], [])
 
 
-@pytest.mark.parametrize("reason", ["noproc", "crash", LookupError("noproc")])
+@pytest.mark.parametrize("reason", ["noproc", "crash", LookupError("noproc"), ANY])
 def test_a_call_whose_integration_is_gone_is_continued_if_its_supervisor_died_and_fails_otherwise(reason: Any) -> None:
     call: Any = Call()
     record: Any = Record(feed=call)
     desk = Desk(record)
     desk.handler._call_exited(record, call, reason)
-    if reason == "noproc":
+    if reason is not ANY and reason == "noproc":
         assert (desk.told(SOURCES), call.abandoned, call.ends) == ([(StartChild, "s#7.2")], 0, [])
     else:
         assert (desk.told(SOURCES), call.abandoned) == ([], 1)
@@ -253,6 +258,18 @@ def test_a_new_handler_watches_the_actors_that_subscribe_and_removes_ended_subsc
     desk = Desk(record)
     desk.handler._adopt(record)
     assert (desk.watched, record.hub.removed) == ([active], [ended])
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_stream_whose_actor_is_on_another_node_is_left_to_that_node(is_over: bool) -> None:
+    record = Record(remote=object(), is_over=is_over, feed=Call(), options=StreamOptions(time_to_live=5.0))
+    record.counters.last_activity = 0.0
+    record.hub.is_orphaned = True
+    desk = Desk(record)
+    desk.handler._adopt(record)
+    desk.handler._sweep()
+    assert (desk.told(STREAMS), desk.told(SOURCES), desk.own.told) == ([], [], [])
+    assert (record.proposed, record.feed.abandoned, record.hub.sweeps) == ([], 0, 1)
 
 
 def test_without_its_supervisors_a_handler_tells_nobody() -> None:
@@ -345,6 +362,21 @@ def test_a_stream_is_not_opened_while_the_supervisor_of_streams_is_dead() -> Non
     assert desk.told(SOURCES) == []
 
 
+def test_a_stream_whose_id_is_taken_is_not_opened() -> None:
+    record: Any = Record(feed=Call())
+    desk = Desk(record)
+    error = StreamExists("s")
+
+    def refuse(_record: Any) -> None:
+        raise error
+
+    desk.handler._table = SimpleNamespace(add=refuse)
+    transition: Any = desk.handler.serving(Call_(OpenStream(record), Reply()))
+    (answer,) = transition.actions
+    assert answer.error is error
+    assert (desk.told(STREAMS), desk.told(SOURCES)) == ([], [])
+
+
 def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_caller() -> None:
     record: Any = Record(feed=Call())
     desk, reply = Desk(record), Reply()
@@ -356,6 +388,54 @@ def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_calle
     assert (type(request.message), request.message.spec.id) == (StartChild, "s#7")
     assert request.reply_to is reply
     assert desk.told(SOURCES) == [(StartChild, "s#7.2")]
+
+
+def test_what_happens_to_subscribers_is_left_to_the_watcher_and_done_as_it_says() -> None:
+    record, process = Record(), object.__new__(ProcessRef)
+    answered = SuccessorAnswered(process, Reply())
+    desk = Desk(record)
+    asked: list[tuple[Any, ...]] = []
+    decision = Keep()
+
+    def decides(name: str) -> Any:
+        def decide(*arguments: Any) -> Keep:
+            asked.append((name, *arguments))
+            return decision
+
+        return decide
+
+    names = ("orphaned", "lingered", "look_for_successor", "successor_answered", "actor_died")
+    vars(desk.handler._watching).update({name: decides(name) for name in names})
+    events: list[Any] = [
+        Cast(Orphaned(record)),  # type: ignore[arg-type]
+        NamedTimeout("linger"),
+        NamedTimeout(process),
+        Cast(answered),
+        Info(Down(1, process, "crash")),
+    ]
+    assert [desk.handler.serving(event) for event in events] == [decision] * 5
+    assert asked == [
+        ("orphaned", record),
+        ("lingered",),
+        ("look_for_successor", process),
+        ("successor_answered", answered),
+        ("actor_died", process),
+    ]
+
+
+def test_an_actor_is_watched_and_an_iterator_that_was_dropped_is_removed() -> None:
+    record, subscription = Record(), object.__new__(PushSubscription)
+    desk = Desk(record)
+    assert desk.handler.serving(Cast(Watch(subscription))) is None
+    assert desk.watched == [subscription]
+    assert desk.handler.serving(Cast(Abandoned(record, subscription))) is None  # type: ignore[arg-type]
+    assert record.hub.removed == [subscription]
+
+
+def test_a_call_that_the_handler_does_not_know_gets_an_error() -> None:
+    transition: Any = Desk().handler.serving(Call_("what?", Reply()))
+    (answer,) = transition.actions
+    assert isinstance(answer.error, UnknownCall)
 
 
 def test_a_record_reports_to_the_handler_of_that_time() -> None:

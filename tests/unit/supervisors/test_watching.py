@@ -425,3 +425,14 @@ def test_times_that_no_longer_count_do_not_pile_up(house: House) -> None:
     assert timer_of(house.watching.lingered()) == ("linger", None, True)
     assert [len(record.proposed) for record in kept] == [1] * 5
     assert house.watching._lingering == {}
+
+
+def test_the_next_stream_whose_time_is_over_is_waited_for_though_the_times_were_tidied_up(house: House) -> None:
+    for number, seconds in enumerate((50.0, 40.0, 30.0)):
+        lasting: Any = Record(number, seconds)
+        house.watching.orphaned(lasting)
+    for number in range(500):
+        record: Any = Record(10 + number, 5000.0)
+        assert timer_of(house.watching.orphaned(record)) == ("linger", 130.0, True)
+        house.watching.ended(record)
+    assert len(house.watching._linger_ends) <= 76

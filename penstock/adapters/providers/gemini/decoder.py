@@ -176,8 +176,8 @@ class GeminiDecoder(EventDecoder):
         first: Mapping[str, Any] = {}
         for candidate in candidates if isinstance(candidates, list) else ():
             if isinstance(candidate, dict):
-                index = self._read_candidate(candidate, out)
-                first = candidate if index == 0 else first
+                if self._read_candidate(candidate, out):
+                    first = candidate
             else:
                 self._skip("candidates", candidate, out)
         if candidates is not None and not isinstance(candidates, list):
@@ -187,7 +187,7 @@ class GeminiDecoder(EventDecoder):
             self._emit_usage(to_usage(usage), out)
         elif usage is not None:
             self._skip("usageMetadata", usage, out)
-        self._metadata.read(chunk, first, self._sources.uncited if first else None, out)
+        self._metadata.read(chunk, first, self._sources.uncited, out)
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and text_of(feedback.get("blockReason")):
             out.append(ErrorDelta(blocked_prompt(feedback)))
@@ -199,8 +199,8 @@ class GeminiDecoder(EventDecoder):
         if self._raw == "unknown":
             _pass_on(chunk, _OF_CHUNK, out)
 
-    def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> int:
-        """Read one of the answers; returns its index, which may not be one."""
+    def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> bool:
+        """Read one of the answers; returns whether it is the first, candidate 0."""
         given = wire.get("index")
         index = whole_number(given)
         if index is None:  # Vertex omits a 0
@@ -209,7 +209,7 @@ class GeminiDecoder(EventDecoder):
                 self._skip("index", given, out)
         if index < 0:
             self._skip("candidates", wire, out)
-            return index
+            return False
         candidate = self._candidates.get(index)
         if candidate is None:
             parts = self._first if index == 0 else Parts(self._skip)
@@ -235,12 +235,12 @@ class GeminiDecoder(EventDecoder):
         self.finished = 0 in self._candidates and not self._unfinished
         if index == 0:
             out += deltas
-            return index
+            return True
         said = _choice_deltas(index, deltas)
         out += said
         if self._raw == "unknown" and (len(said) < len(deltas) or wire.keys() - _OF_OTHERS):
             out.append(EventDelta(ProviderEvent(type="candidate", payload=plain_json(wire))))
-        return index
+        return False
 
     def _read_content(self, content: object, parts: Parts, out: list[Delta]) -> None:
         given = content.get("parts") if isinstance(content, dict) else None
@@ -279,8 +279,6 @@ def _read_finish(raw: str, candidate: _Candidate, out: list[Delta]) -> None:
     if reason == "stop" and candidate.parts.calls:
         reason = "tool_calls"
     before = candidate.finish
-    if before is not None and before.raw == raw and before.reason == reason:
-        return
     finish = FinishDelta(reason, replace_surrogates(raw))
     if before is None or (before != finish and before.reason != "tool_calls"):
         candidate.finish = finish

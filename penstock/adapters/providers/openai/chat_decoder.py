@@ -87,8 +87,6 @@ class ChatDecoder(EventDecoder):
 
     def close(self) -> list[Delta]:
         """Decode the last event of a body that has ended, if it lacks only its blank line, and end the answer."""
-        if self.done:
-            return []
         out = super().close()
         self._end(out)
         return out
@@ -144,10 +142,9 @@ class ChatDecoder(EventDecoder):
         self._tell_unknown(out)
 
     def _tell_unknown(self, out: list[Delta]) -> None:
-        if self._unknown:
-            for kind, payload in self._unknown:
-                self._skip(kind, payload, out)
-            self._unknown = []
+        for kind, payload in self._unknown:
+            self._skip(kind, payload, out)
+        self._unknown = []
 
     def _read_event(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data
@@ -177,7 +174,7 @@ class ChatDecoder(EventDecoder):
         self._extras.read_chunk(chunk, out)
         self._tell_unknown(out)  # before the finish
         self._is_plain = (self._is_plain or bool(choices)) and not self._extras.reasoning.is_open
-        if self._held_finish is not None and all(other.finish for other in self._others.values()):
+        if all(other.finish for other in self._others.values()):
             self._release_finish(out)
         self._read_usage(chunk, out)
         if _is_error(event, chunk):

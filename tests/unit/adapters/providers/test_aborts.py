@@ -48,7 +48,8 @@ def ends(deltas: list[Delta]) -> list[str]:
 @pytest.mark.parametrize("spell", [str, str.upper])
 def test_each_word_is_an_error_in_chat_completions(word: str, spell: Any) -> None:
     decoder = ChatDecoder(10_000)
-    deltas = decoder.feed(sse(chunk({"content": "You owe us 1"}), chunk({}, spell(word))) + b"data: [DONE]\n\n")
+    usage = {"choices": [], "usage": {"total_tokens": 1}}
+    deltas = decoder.feed(sse(chunk({"content": "You owe us 1"}), chunk({}, spell(word)), usage) + b"data: [DONE]\n\n")
     assert ends([*deltas, *decoder.close()]) == [f"error {spell(word)}"]
     assert decoder.finished
 

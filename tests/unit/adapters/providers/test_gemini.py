@@ -379,6 +379,12 @@ def test_text_and_thoughts_come_in_order_and_the_model_is_named() -> None:
     assert not decoder.finished
 
 
+def test_the_models_name_is_the_first_that_is_told() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    decoder.feed(sse(*(chunk(finish="STOP", modelVersion=name) for name in ("", "gemini-x", "gemini-y"))))
+    assert (decoder.model, decoder.skipped) == ("gemini-x", 0)
+
+
 def test_the_typed_way_and_the_lenient_one_tell_the_same() -> None:
     usage = {"promptTokenCount": 3, "thoughtsTokenCount": 2, "cachedContentTokenCount": 1, "totalTokenCount": 5}
     plain = chunk({"text": "Hi"}, usageMetadata=usage, modelVersion="m")
@@ -513,6 +519,16 @@ def test_a_finish_reason_that_comes_with_every_chunk_is_told_once_and_a_later_ca
     assert finishes == [FinishDelta("stop", "STOP"), FinishDelta("tool_calls", "STOP")]
 
 
+def test_a_call_remains_the_reason_for_the_end_whatever_comes_after_it() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    asked = chunk({"functionCall": {"name": "f"}}, finish="STOP")
+    deltas = decoder.feed(sse(asked, chunk({"text": "c"}, finish="MAX_TOKENS")))
+    assert [delta for delta in deltas if isinstance(delta, FinishDelta)] == [FinishDelta("tool_calls", "STOP")]
+    assert decode(chunk({"functionCall": {"name": "f"}}, finish="MAX_TOKENS"))[-1] == FinishDelta(
+        "length", "MAX_TOKENS"
+    )
+
+
 def test_usage_may_follow_the_finish_and_the_last_one_counts() -> None:
     told = decode(
         chunk({"text": "a"}, usageMetadata={"promptTokenCount": 1, "candidatesTokenCount": 1}),
@@ -539,6 +555,29 @@ def test_other_candidates_are_choices_and_the_answer_is_finished_when_all_are() 
     last = {"candidates": [{"index": 1, "finishReason": "STOP"}]}
     assert decoder.feed(sse(last)) == [ChoiceDelta(1, FinishDelta("tool_calls", "STOP"))]
     assert decoder.finished
+
+
+def test_an_answer_is_not_finished_before_candidate_0_has_come() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    decoder.feed(sse({"candidates": [{"index": 1, "finishReason": "STOP"}]}))
+    assert not decoder.finished
+    decoder.feed(sse(chunk({"text": "A"}, finish="STOP")))
+    assert decoder.finished
+
+
+def test_another_candidate_has_its_calls_and_its_extras_by_itself() -> None:
+    """Its calls are numbered for themselves and end nothing but it; what is read of candidate 0 only is left alone."""
+    decoder = GeminiDecoder(1_000_000)
+    call = {"functionCall": {"name": "f"}}
+    other = {"index": 1, "content": {"parts": [call]}, "logprobsResult": 7, "citationMetadata": 7}
+    first = {"index": 0, "content": {"parts": [{"text": "A"}]}, "finishReason": "STOP"}
+    assert decoder.feed(sse({"candidates": [other, first]}, chunk(call))) == [
+        ChoiceDelta(1, ToolCallFragment(index=0, name="f", arguments="{}")),
+        TextDelta("A"),
+        FinishDelta("stop", "STOP"),
+        ToolCallFragment(index=0, name="f", arguments="{}"),
+    ]
+    assert decoder.skipped == 0
 
 
 def test_a_blocked_prompt_is_an_error_with_its_reason() -> None:
@@ -677,6 +716,21 @@ def test_an_error_inside_the_stream_has_the_same_type() -> None:
     assert delta.error.retryable
 
 
+@pytest.mark.parametrize("data", ["Overloaded", '"Overloaded"', "7"])
+def test_an_event_that_is_called_an_error_is_one_whatever_is_in_it(data: str) -> None:
+    decoder = GeminiDecoder(1_000_000)
+    (delta,) = decoder.feed(f"event: error\ndata: {data}\n\n".encode())
+    assert isinstance(delta, ErrorDelta)
+    assert isinstance(delta.error, ApiError)
+    assert (delta.error.status, decoder.skipped) == (200, 0)
+
+
+def test_the_end_marker_of_other_providers_is_no_surprise() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    assert decoder.feed(b"data: [DONE]\n\n") == []
+    assert decoder.skipped == 0
+
+
 def test_an_error_answer_that_is_no_json_still_says_its_status() -> None:
     error = Gemini(KEY).error(502, {}, b"<html>")
     assert isinstance(error, ApiError)
@@ -714,7 +768,7 @@ def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_ans
     def feed(*candidates: Any) -> list[Delta]:
         return decoder.feed(b"data: " + json.dumps({"candidates": candidates}).encode() + b"\n\n")
 
-    assert feed({"index": -1, "content": {"parts": [{"text": "odd"}]}}) == []
+    assert feed({"index": -1, "content": {"parts": [{"text": "odd"}]}, "finishMessage": "no"}) == []
     assert decoder.skipped == 1
     out = feed({"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"})
     assert TextDelta("a") in out
@@ -728,6 +782,8 @@ def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_ans
         {"usageMetadata": "many"},
         {"candidates": {"index": 0}},
         {"candidates": ["text"]},
+        {"candidates": [{"content": {"parts": 7}}]},
+        {"candidates": [{"content": {"parts": {"text": "a"}}}]},
     ],
     ids=str,
 )

@@ -389,7 +389,7 @@ def test_later_counts_do_not_erase_the_details() -> None:
     first = chunk({"text": "a"}) | {"usageMetadata": COUNTS | DETAILS | {"serviceTier": "flex"}}
     bare = chunk({"text": "b"}) | {"usageMetadata": {"trafficType": "ON_DEMAND"}}
     grown = chunk({"text": "c"}) | {"usageMetadata": COUNTS | {"candidatesTokenCount": 20}}
-    told = usages(first, bare, first, grown, grown)
+    told = usages(first, first | {"promptFeedback": {}}, bare, first, grown, grown)
     assert [usage.output_tokens for usage in told] == [10, 20]
     assert {(usage.audio_input_tokens, usage.image_output_tokens, usage.service_tier) for usage in told} == {
         (20, 9, "flex"),
@@ -530,6 +530,13 @@ def test_unknown_fields_are_no_surprise_but_can_be_asked_for() -> None:
     ]
     assert [delta for delta in deltas if not isinstance(delta, EventDelta)] == [TextDelta("a"), TextDelta("b")]
     assert decoder.skipped == 0
+
+
+@pytest.mark.parametrize("size", [20, 1_000_000])
+def test_unknown_fields_of_every_response_can_be_asked_for(size: int) -> None:
+    _, deltas = decode(*(chunk({"text": "a"}) | {"newTop": number} for number in range(3)), size=size, raw="unknown")
+    told = [delta.event for delta in deltas if isinstance(delta, EventDelta)]
+    assert told == [ProviderEvent(type="newTop", payload=number) for number in range(3)]
 
 
 # --- however it is cut ---------------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ def test_content_as_a_list_of_parts_keeps_their_order() -> None:
         choice({"content": "", "tool_calls": [], "function_call": {}}),
         choice({}, logprobs={"content": None, "refusal": None}),
         {"choices": [], "prompt_filter_results": []},
+        {"usage": None},
     ],
 )
 def test_empty_and_missing_parts_tell_nothing_and_are_no_error(payload: object) -> None:
@@ -396,6 +397,9 @@ def test_usage_is_read_wherever_it_stands_and_what_is_not_told_is_none() -> None
     assert decode({"choices": [], "usage": usage}) == [told]
     assert decode({**choice({"content": "a"}), "usage": usage}) == [TextDelta("a"), told]
     assert decode({"choices": [], "x_groq": {"usage": usage}}) == [told]
+    assert decode({"choices": [], "usage": usage, "x_groq": {"usage": {"total_tokens": 7}}}) == [told]
+    for place in ({"usage": usage}, {"x_groq": {"usage": usage}}):
+        assert decode(choice({"content": "a"}), {**choice({"content": "b"}), **place})[1:] == [TextDelta("b"), told]
     assert decode({"choices": [], "usage": {"total_tokens": 7, "prompt_tokens_details": None}}) == [
         UsageDelta(Usage(total_tokens=7))
     ]
@@ -462,6 +466,18 @@ def test_error_frames_of_every_shape_are_told(payload: object) -> None:
     assert (error.status, error.message, error.code) == (200, "m", "c")
 
 
+def test_what_is_called_an_error_is_one_without_a_message_too() -> None:
+    assert error_of({"object": "error", "code": "c"}).code == "c"
+    (delta,) = ChatDecoder(1_000_000).feed(b"event: error\n" + sse({"code": "c"}))
+    assert isinstance(delta, ErrorDelta)
+    assert isinstance(delta.error, ApiError)
+    assert delta.error.code == "c"
+
+
+def test_a_message_beside_the_choices_is_no_error() -> None:
+    assert decode({**choice({"content": "a"}), "message": "m", "detail": "d"}) == [TextDelta("a")]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -520,6 +536,14 @@ def test_a_whole_message_behind_its_own_pieces_is_not_told_twice() -> None:
     assert decode(choice({"content": "Hi"}), whole) == [TextDelta("Hi"), FinishDelta("stop", "stop")]
 
 
+def test_a_whole_message_after_pieces_in_chunks_of_their_own_is_not_told_twice() -> None:
+    decoder = ChatDecoder(1_000_000)
+    whole = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    begun, empty = choice({"role": "assistant", "content": ""}), choice({"content": ""})
+    told = [decoder.feed(sse(event)) for event in (begun, choice({"content": "Hi"}), empty, whole)]
+    assert told == [[], [TextDelta("Hi")], [], [FinishDelta("stop", "stop")]]
+
+
 def test_a_character_cut_in_two_between_events_is_one_character() -> None:
     first, second = choice({"content": "a\ud83d"}), choice({"content": "\ude00b"})
     decoder = ChatDecoder(1_000_000)
@@ -533,6 +557,12 @@ def test_half_a_character_alone_is_shown_as_such() -> None:
     )
     assert "".join(each.text for each in told if isinstance(each, TextDelta)) == "\ufffda\ufffdbc\ufffd"
     assert isinstance(told[-1], FinishDelta)
+
+
+def test_half_a_character_before_a_finish_in_a_chunk_of_its_own_is_shown_as_such() -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(choice({"content": "a\ud83d"}))) == [TextDelta("a")]
+    assert decoder.feed(sse(choice({}, "stop"))) == [TextDelta("\ufffd"), FinishDelta("stop", "stop")]
 
 
 def test_half_a_character_in_a_name_or_an_error_can_be_written_as_json() -> None:

@@ -20,13 +20,16 @@ from penstock.events import (
     TokenLogprob,
 )
 from penstock.ports import (
+    BlockDelta,
     ChoiceDelta,
     CitationDelta,
     Delta,
+    ErrorDelta,
     EventDelta,
     FinishDelta,
     MetadataDelta,
     ReasoningDelta,
+    RefusalDelta,
     TextDelta,
     ToolCallFragment,
     UsageDelta,
@@ -80,6 +83,38 @@ def citations(deltas: list[Delta]) -> list[Citation]:
 
 def metadata(deltas: list[Delta]) -> list[object]:
     return [delta.values for delta in deltas if isinstance(delta, MetadataDelta)]
+
+
+PAGE = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
+CALLED = {"name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "d"}]}, BlockDelta),
+        ({"refusal": "no"}, RefusalDelta),
+        ({"tool_calls": [{"index": 0, "id": "c", "function": CALLED}]}, ToolCallFragment),
+        ({"function_call": CALLED}, ToolCallFragment),
+        ({"annotations": [PAGE]}, CitationDelta),
+        ({"audio": {"data": "YQ=="}}, EventDelta),
+        ({"images": [{"image_url": "https://a.example/1.png"}]}, EventDelta),
+        ({"executed_tools": [{"index": 0, "type": "search", "arguments": "{}"}]}, EventDelta),
+    ],
+)
+def test_what_comes_with_a_piece_of_text_in_the_middle_is_read(more: dict[str, Any], kind: type[Delta]) -> None:
+    deltas = decode(choice({"content": "a"}), choice({"content": "b"} | more), choice({"content": "c"}))
+    assert [delta for delta in deltas if isinstance(delta, TextDelta)] == [TextDelta(text) for text in "abc"]
+    assert kind in map(type, deltas)
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [({"error": {"message": "m"}}, ErrorDelta), ({"usage": {"total_tokens": 1}}, UsageDelta)],
+)
+def test_what_stands_beside_a_choice_in_the_middle_is_read(more: dict[str, Any], kind: type[Delta]) -> None:
+    deltas = ChatDecoder(1_000).feed(sse(choice({"content": "a"}), choice({"content": "b"}) | more))
+    assert [type(delta) for delta in deltas] == [TextDelta, TextDelta, kind]
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -229,6 +264,11 @@ def test_sound_is_whole_at_the_end_marker_without_a_finish_and_never_if_it_is_cu
     assert [part.is_partial for part in told if isinstance(part, MediaPart)] == [True, False]
     short = events(decode(choice({"audio": {"id": "au", "data": "YQ=="}})))
     assert [part.is_partial for part in short if isinstance(part, MediaPart)] == [True]
+
+
+def test_sound_that_comes_after_the_finish_is_whole_when_the_body_ends() -> None:
+    told = events(decode(choice({"content": "a"}, "stop"), choice({"audio": {"data": "YQ=="}})))
+    assert [part.is_partial for part in told if isinstance(part, MediaPart)] == [True, False]
 
 
 def test_base64_that_was_cut_within_a_group_is_joined_as_text() -> None:
@@ -428,11 +468,13 @@ def test_what_is_not_understood_is_told_before_the_finish() -> None:
 
 
 def test_chunks_that_are_not_understood_are_told_raw() -> None:
-    told = skipped({"object": "x.y", "a": 1}, {"type": "z"}, [1], {"choices": [5]})
+    told = skipped({"object": "x.y", "a": 1}, {"type": "z"}, [1], [], [{"a": 1}], {"choices": [5]})
     assert [(event.type, event.payload) for event in told] == [
         ("x.y", {"object": "x.y", "a": 1}),
         ("z", {"type": "z"}),
         ("", [1]),
+        ("", []),
+        ("", [{"a": 1}]),
         ("choice", 5),
     ]
 
