@@ -366,14 +366,6 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "size >= self.high_water_mark",
             ),
         ],
-        "one piece by itself is joined to the same event": [
-            Equivalent(
-                "TokenBuffer._join",
-                "if last.__class__ is ToolCallDelta and last.index == event.i",
-                "last.__class__ is ToolCallDelta and last.index == event.index",
-                "last.__class__ is ToolCallDelta",
-            ),
-        ],
         "a private method, of which only the truth is looked at": [
             Equivalent("TokenBuffer._join", "return False", "return False", "return None"),
             Equivalent("TokenBuffer._drop_oldest", "return False", "return False", "return None"),

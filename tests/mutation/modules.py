@@ -64,7 +64,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_RUNTIME}test_inspect.py",
     ),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
-    "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
+    "actors/stream/buffer.py": (
+        f"{_FLOW}test_buffer.py",
+        f"{_FLOW}test_pacing.py",
+        "tests/unit/test_intake.py",
+        f"{_HOUSE}test_undelivered.py",
+    ),
     "actors/stream/cursor.py": (
         f"{_FLOW}test_cursor.py",
         f"{_FLOW}test_fanout.py",

@@ -172,9 +172,10 @@ class TokenBuffer:
         items = self._items
         if isinstance(event, ToolCallDelta) and self._head < len(items):
             last = items[-1]
-            if last.__class__ is ToolCallDelta and last.index == event.index:
-                last = items[-1] = _Pieces(last)
-            if last.__class__ is _Pieces and last.first.index == event.index:
+            first = last.first if last.__class__ is _Pieces else last
+            if first.__class__ is ToolCallDelta and first.index == event.index and first.origin == event.origin:
+                if first is last:
+                    last = items[-1] = _Pieces(first)
                 last.texts.append(event.text)
                 return True
         elif isinstance(event, (ToolProgress, Progress)):

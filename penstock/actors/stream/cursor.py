@@ -147,7 +147,11 @@ class Cursor:
     def _merge_pieces(self, first: ToolCallDelta) -> ToolCallDelta:
         texts = [first.text]
         last = first
-        while isinstance(event := self.log.get(last.seq + 1), ToolCallDelta) and event.index == first.index:
+        while (
+            isinstance(event := self.log.get(last.seq + 1), ToolCallDelta)
+            and event.index == first.index
+            and event.origin == first.origin
+        ):
             texts.append(event.text)
             last = event
             self.coalesced += 1
