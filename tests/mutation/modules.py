@@ -73,17 +73,21 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/stream/cursor.py": (
         f"{_FLOW}test_cursor.py",
         f"{_FLOW}test_fanout.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_HOUSE}test_tool_events_readers.py",
     ),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
     "actors/stream/folded.py": (
         f"{_FLOW}test_folded.py",
         f"{_FLOW}test_log.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events.py",
     ),
     "actors/stream/log.py": (
         f"{_FLOW}test_log_end.py",
+        f"{_FLOW}test_log_held.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_FLOW}test_log.py",
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events_kept.py",
