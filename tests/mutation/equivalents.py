@@ -323,6 +323,22 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "item.__class__ is not str",
                 "True",
             ),
+            Equivalent("TokenBuffer.before_border", "if not self._other_kinds:", "not self._other_kinds", "False"),
+            Equivalent(
+                "TokenBuffer.discard_origin",
+                "self._other_kinds = sum(1 for item in kept if item.__class__",
+                "self._other_kinds = sum((1 for item in kept if item.__class__ is not str))",
+                "pass",
+            ),
+            Equivalent(
+                "TokenBuffer.discard_origin", "self._other_kinds = sum(1 for item in kept if item.__class__", "1", "2"
+            ),
+            Equivalent(
+                "TokenBuffer.discard_origin",
+                "self._other_kinds = sum(1 for item in kept if item.__class__",
+                "item.__class__ is not str",
+                "True",
+            ),
             Equivalent("TokenBuffer.take", "if self._other_kinds:", "self._other_kinds", "True"),
             Equivalent(
                 "TokenBuffer.take",

@@ -216,9 +216,8 @@ class TokenBuffer:
                 continue
             item_kind: TokenKind = "text" if item.__class__ is str else item[0]
             token = item if item.__class__ is str else item[1]
-            if kind is not None and item_kind != kind:
-                until, characters = count, 0
-            kind = item_kind
+            if item_kind != kind:
+                until, characters, kind = count, 0, item_kind
             count += 1
             characters += len(token)
         return until, characters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ from penstock.events import (
 )
 from tests.unit.flow.common import KEEP_ALL, KINDS, Writer
 
+RETAIN: Final = (0, 700, 1500, KEEP_ALL)
 SLOW: Final[tuple[Slow, ...]] = ("block", "coalesce")
 ORIGINS = st.sampled_from((None, "a", "b"))
 EVENTS: tuple[SideEvent, ...] = (
@@ -169,10 +171,40 @@ def read(cursor: Cursor) -> list[Event]:
     return events
 
 
-@given(STEPS, st.sampled_from((0, 700, 1500, KEEP_ALL)), st.sampled_from(SLOW), st.integers(1, 3))
+def program(chance: random.Random) -> list[tuple[Any, ...]]:
+    """As one of STEPS, with more that is said."""
+    made: list[tuple[Any, ...]] = []
+    for _ in range(chance.randint(5, 30)):
+        origin = chance.choice((None, "a", "a", "b", "b"))
+        match chance.choice("sssspppra"):
+            case "s":
+                made.append(("say", origin, chance.choice(("text", "text", *KINDS)), chance.randint(0, 2)))
+            case "p":
+                made.append(("put", origin, chance.randrange(len(EVENTS))))
+            case "r" if chance.random() < 0.5:
+                made.append(("reset", origin))
+            case "r":
+                made.append(("retain", chance.choice((0, 700, KEEP_ALL))))
+            case "a":
+                made.append(("read", chance.randint(1, 4)))
+    return made
+
+
+@given(STEPS, st.sampled_from(RETAIN), st.sampled_from(SLOW), st.integers(1, 3))
 def test_the_end_the_snapshot_and_the_readers_have_what_is_not_void(
     steps: list[Any], retain: int, slow: Slow, window: int
 ) -> None:
+    compare(steps, retain, slow, window)
+
+
+def test_the_end_the_snapshot_and_the_readers_have_what_is_not_void_in_many_programs() -> None:
+    chance = random.Random(7)
+    for _ in range(200):
+        compare(program(chance), chance.choice(RETAIN), chance.choice(SLOW), chance.randint(1, 3))
+
+
+def compare(steps: list[Any], retain: int, slow: Slow, window: int) -> None:
+    """Play it, and compare everything with what has been said and put, and is not void."""
     writer = Writer(retain)
     log = writer.log
     cursor, page = Cursor(log, 0, slow, window), Page()
