@@ -92,7 +92,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events_kept.py",
     ),
-    "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
+    "actors/stream/statistics.py": (
+        f"{_FLOW}test_statistics.py",
+        f"{_HOUSE}test_metrics.py",
+        "tests/unit/toolbox/test_producer_consumer.py",
+    ),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
     "actors/stream/weights.py": (f"{_FLOW}test_weights.py",),
     "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from penstock.actors.stream.statistics import Counters
+from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolResult
 
 
@@ -16,6 +17,15 @@ def test_nothing_has_been_counted_at_first() -> None:
     assert (counters.last_activity, counters.tools_until, counters.first_delivery) == (7.0, 7.0, None)
     counts = {name: getattr(counters, name) for name in Counters.__slots__ if name[0] != "_" and name not in times}
     assert counts == dict.fromkeys(counts, 0)
+
+
+def test_what_only_some_streams_have_is_nothing_for_the_others() -> None:
+    required: dict[str, Any] = {field.name: 1 for field in msgspec.structs.fields(StreamStatistics) if field.required}
+    statistics = StreamStatistics(**required)
+    counts = {"source_bytes", "source_chunks", "replaced", "skipped", "tee_errors", "attempts", "hedges_refused"}
+    others = {name: getattr(statistics, name) for name in StreamStatistics.__struct_fields__ if name not in required}
+    assert others == {name: 0 if name in counts else None for name in others} | {"production_active": False}
+    assert counts < others.keys()
 
 
 def test_an_event_besides_tokens_is_activity() -> None:
