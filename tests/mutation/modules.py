@@ -12,6 +12,13 @@ _HOUSE: Final = "tests/conformance/"
 _CALLS: Final = (f"{_HOUSE}test_integration.py", f"{_HOUSE}test_asking.py")
 _HTTP: Final = "tests/unit/adapters/"
 _PROVIDERS: Final = "tests/unit/adapters/providers/"
+_SUPERVISION: Final = (
+    "tests/unit/supervisors/test_dynamic.py",
+    "tests/unit/supervisors/test_restart.py",
+    "tests/unit/supervisors/test_start_here.py",
+    "tests/unit/supervisors/test_waiting.py",
+    f"{_HOUSE}test_supervisor.py",
+)
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/answer.py": (
@@ -109,8 +116,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_openai_chat_extras.py",
         "tests/contract/test_corpus_openai.py",
     ),
-    "supervisors/children.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
-    "supervisors/dynamic.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
+    "supervisors/children.py": _SUPERVISION,
+    "supervisors/dynamic.py": _SUPERVISION,
     "supervisors/system/handler.py": (
         "tests/unit/supervisors/test_handler.py",
         f"{_HOUSE}test_handler.py",

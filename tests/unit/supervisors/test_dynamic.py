@@ -190,6 +190,43 @@ def test_a_child_that_waits_for_its_restart_has_a_successor_to_come_and_leaves_n
     assert process_of(supervisor)._retry_timers == set()
 
 
+def test_a_child_that_has_nothing_left_to_do_when_it_is_restarted_is_removed(house: House) -> None:
+    starts: list[int] = []
+
+    class Once(Worker):
+        def on_start(self) -> None:
+            starts.append(1)
+            if len(starts) > 1:
+                self.exit("normal")
+
+    supervisor = house.supervisor()
+    spec = ChildSpec(id="a", cls=Once)
+    ref = start_child(supervisor, spec)
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert (which_children(supervisor), len(starts)) == ([], 2)
+    assert house.seen == [ChildExited(spec, ref, "normal", "it")]
+
+
+def test_what_is_no_specification_is_refused(house: House) -> None:
+    supervisor = house.supervisor()
+    for spec in ("a", (), None):
+        with pytest.raises(SupervisorError) as caught:
+            start_child(supervisor, spec)  # type: ignore[arg-type]
+        assert caught.value.code == "invalid_child_spec"
+    assert (which_children(supervisor), house.seen) == ([], [])
+
+
+def test_a_supervisor_that_is_killed_amid_a_restart_leaves_no_timer(house: House) -> None:
+    supervisor = house.supervisor()
+    start_child(supervisor, ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0)))
+    process = process_of(supervisor)
+    house.runtime.exit(supervisor, "kill")
+    process._start_later(process._children["a"], 1.0)  # it does not know yet
+    assert len(house.simulation.timers) == 0
+
+
 def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wait(house: House) -> None:
     supervisor = process_of(house.supervisor())
     child: Any = Child(ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0, jitter=0.0)))
