@@ -209,6 +209,72 @@ def test_a_child_that_has_nothing_left_to_do_when_it_is_restarted_is_removed(hou
     assert house.seen == [ChildExited(spec, ref, "normal", "it")]
 
 
+def test_a_child_whose_restart_has_nothing_to_do_is_reported_with_the_ref_that_it_had(house: House) -> None:
+    starts = iter(("starts", "ignores"))
+
+    class Ignores(Worker):
+        def on_start(self) -> None:
+            if next(starts) == "ignores":
+                raise StartError("a", "ignore")
+
+    spec = ChildSpec(id="a", cls=Ignores)
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, spec)
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert house.seen == [ChildExited(spec, ref, "normal", "it")]
+    assert which_children(supervisor) == []
+
+
+def test_the_observer_hears_of_a_child_that_did_not_start(house: House) -> None:
+    class Fails(Worker):
+        def on_start(self) -> None:
+            raise ValueError("x")
+
+    spec = ChildSpec(id="a", cls=Fails)
+    supervisor = house.supervisor()
+    with pytest.raises(ValueError, match="x") as caught:
+        start_child(supervisor, spec)
+    house.simulation.settle()
+    assert house.seen == [ChildExited(spec, None, caught.value, "it")]
+    assert which_children(supervisor) == []
+
+
+def test_restarts_and_those_that_fail_are_logged(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    starts = iter(("starts", "fails", "starts", "starts"))
+
+    class Fails(Worker):
+        def on_start(self) -> None:
+            if next(starts) == "fails":
+                raise ValueError("x")
+
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, ChildSpec(id="a", cls=Fails))
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert (caplog.text.count("restart_failed"), caplog.text.count("child_restarted")) == (1, 1)
+    ref = which_child(supervisor, "a").ref
+    assert ref is not None
+    ref.tell(lambda process: process.exit("weary"))
+    house.simulation.settle()
+    assert "child_restarted actor=it child=a reason=weary restarts=3" in caplog.text
+
+
+def test_the_refs_of_the_last_eight_incarnations_have_a_successor(house: House) -> None:
+    supervisor = house.supervisor(intensity=100)
+    ref = start_child(supervisor, SPEC)
+    refs = [ref]
+    for _ in range(8):
+        assert ref is not None
+        ref.tell(lambda process: process.exit("crash"))
+        house.simulation.settle()
+        ref = which_child(supervisor, "a").ref
+        refs.append(ref)
+    assert [supervisor.ask(Successor(one)) for one in refs[:-1]] == [ref] * 8  # type: ignore[arg-type]
+
+
 def test_what_is_no_specification_is_refused(house: House) -> None:
     supervisor = house.supervisor()
     for spec in ("a", (), None):
@@ -223,8 +289,26 @@ def test_a_supervisor_that_is_killed_amid_a_restart_leaves_no_timer(house: House
     start_child(supervisor, ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0)))
     process = process_of(supervisor)
     house.runtime.exit(supervisor, "kill")
-    process._start_later(process._children["a"], 1.0)  # it does not know yet
-    assert len(house.simulation.timers) == 0
+    for delay in (0.0, 1.0):
+        process._start_later(process._children["a"], delay)  # it does not know yet
+        assert len(house.simulation.timers) == 0
+
+
+@pytest.mark.parametrize("name", ["it", None])
+def test_restarts_are_counted_by_the_supervisors_name_or_else_by_its_class(house: House, name: str | None) -> None:
+    supervisor = house.runtime.spawn(DynamicSupervisor, name=name)
+    ref = start_child(supervisor, SPEC)
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert house.runtime.restarts() == {name or "DynamicSupervisor": 1}
+
+
+def test_a_restart_without_a_wait_is_the_next_message_and_needs_no_timer(house: House) -> None:
+    process = process_of(house.supervisor())
+    start_child(process.ref, SPEC)
+    process._start_later(process._children["a"])
+    assert (len(house.simulation.timers), process._retry_timers) == (0, set())
 
 
 def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wait(house: House) -> None:
@@ -236,6 +320,53 @@ def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wa
         child.started_at = house.runtime.clock.monotonic() - ago
         waits.append(supervisor._next_delay(child))
     assert waits == [1.0, 2.0, 4.0, 1.0, 2.0]
+
+
+def test_the_arguments_of_a_templates_temporary_children_are_not_kept(house: House) -> None:
+    class Takes(Worker):
+        def __init__(self, what: str) -> None:
+            super().__init__()
+
+    supervisor = house.supervisor(ChildSpec(id="a", cls=Takes, restart="temporary"))
+    start_child(supervisor, ("large",))
+    assert [child.args for child in process_of(supervisor)._children.values()] == [()]
+
+
+@pytest.mark.parametrize("when", ["start", "restart"])
+def test_a_start_that_ends_with_what_is_equal_to_everything_has_failed(house: House, when: str) -> None:
+    class Same:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    starts = iter([*["starts"] * (when == "restart"), "fails"])
+
+    class Fails(Worker):
+        def on_start(self) -> None:
+            if next(starts, "starts") == "fails":
+                self.exit(Same())
+
+    supervisor = house.supervisor()
+    spec = ChildSpec(id="a", cls=Fails)
+    if when == "start":
+        with pytest.raises(StartError):
+            start_child(supervisor, spec)
+    else:
+        ref = start_child(supervisor, spec)
+        assert ref is not None
+        ref.tell(lambda process: process.exit("crash"))
+        house.simulation.settle()
+        assert which_child(supervisor, "a").state == "running"
+
+
+def test_a_name_whose_process_is_gone_belongs_to_no_orphan(house: House) -> None:
+    ref = house.runtime.spawn(Worker)
+    house.runtime.exit(ref, "kill")
+    house.simulation.settle()
+    assert ref._actor_weakref() is None
+    assert process_of(house.supervisor())._is_orphan(ref) is False
 
 
 def test_a_temporary_childs_arguments_are_not_kept_unless_the_observer_is_to_get_them(house: House) -> None:
