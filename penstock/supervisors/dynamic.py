@@ -131,9 +131,6 @@ class DynamicSupervisor(Supervising):
             check_children([spec])
         except SupervisorError as error:
             raise Refusal(error) from None
-        other = self._children.get(spec.id)
-        if other is not None:
-            raise refusal("already_started", spec.id, other.ref)  # or about to be restarted, which makes no difference
         return Child(spec)
 
     def _start(self, child: Child) -> ProcessRef | None:
@@ -159,7 +156,7 @@ class DynamicSupervisor(Supervising):
         """Take the child's id, before it starts: another thread may be about to start a child with the same id."""
         other = self._children.setdefault(child.id, child)
         if other is not child:
-            raise refusal("already_started", child.id, other.ref)
+            raise refusal("already_started", child.id, other.ref)  # or it is about to be restarted
 
     def start_here(self, child: Child) -> ProcessRef:
         """Start a child in the calling thread, which need not be this process. It has no time-out for its start.

@@ -369,7 +369,6 @@ class TokenBuffer:
                 case Batch():
                     back = [(batch.kind, token) for token in batch.tokens]
             self._items[self._head : self._head] = back
-            self._events_until = 0
             self._other_kinds += sum(1 for item in back if item.__class__ is not str)
 
     def recover(self, last_event: int) -> None:

@@ -28,6 +28,12 @@ def test_what_only_some_streams_have_is_nothing_for_the_others() -> None:
     assert counts < others.keys()
 
 
+@pytest.mark.parametrize(("size", "capacity", "share"), [(0, 8, 0.0), (6, 8, 0.75), (9, 8, 1.0), (9, None, None)])
+def test_the_buffer_is_in_use_up_to_all_of_it(size: int, capacity: int | None, share: float | None) -> None:
+    required: dict[str, Any] = {field.name: 1 for field in msgspec.structs.fields(StreamStatistics) if field.required}
+    assert StreamStatistics(**required | {"buffer_size": size}, capacity=capacity).utilisation == share
+
+
 def test_an_event_besides_tokens_is_activity() -> None:
     counters = Counters(0.0)
     counters.counted(ToolCallDelta(index=0, text="x"), 3.0)

@@ -308,6 +308,7 @@ def test_a_restart_without_a_wait_is_the_next_message_and_needs_no_timer(house: 
     process = process_of(house.supervisor())
     start_child(process.ref, SPEC)
     process._start_later(process._children["a"])
+    assert process._children["a"].state == "restarting"
     assert (len(house.simulation.timers), process._retry_timers) == (0, set())
 
 
@@ -320,6 +321,19 @@ def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wa
         child.started_at = house.runtime.clock.monotonic() - ago
         waits.append(supervisor._next_delay(child))
     assert waits == [1.0, 2.0, 4.0, 1.0, 2.0]
+
+
+def test_a_start_that_says_of_itself_that_its_name_is_taken_is_not_tried_again(house: House) -> None:
+    starts: list[int] = []
+
+    class Fails(Worker):
+        def on_start(self) -> None:
+            starts.append(1)
+            raise StartError("a", "already_started")
+
+    with pytest.raises(StartError) as caught:
+        start_child(house.supervisor(), ChildSpec(id="a", cls=Fails))
+    assert (caught.value.code, len(starts)) == ("already_started", 1)
 
 
 def test_the_arguments_of_a_templates_temporary_children_are_not_kept(house: House) -> None:

@@ -222,6 +222,20 @@ def test_ctrl_c_in_the_start_of_a_child_without_a_name_kills_nothing(house: Hous
     assert [info.ref for info in which_children(house.ref)] == [other]
 
 
+def test_ctrl_c_after_the_start_of_a_child_without_a_name_kills_it(house: House) -> None:
+    class Interrupts(dict[ProcessRef, Child]):
+        def __setitem__(self, ref: ProcessRef, child: Child) -> None:
+            raise KeyboardInterrupt
+
+    refs: list[ProcessRef] = []
+    house.supervisor.between = refs.append
+    house.supervisor._by_ref = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        house.supervisor.start_here(Child(ChildSpec(id="b", cls=Worker)))
+    house.simulation.settle()
+    assert ([ref.is_alive() for ref in refs], which_children(house.ref)) == ([False], [])
+
+
 @pytest.mark.parametrize("parent", ["none", "another", "the same, of another child"])
 def test_ctrl_c_kills_no_process_that_only_has_the_name_of_the_child(house: House, parent: str) -> None:
     if parent == "none":
