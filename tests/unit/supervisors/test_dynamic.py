@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import IGNORE
-from penstock.errors import StartError, SupervisorError
+from penstock.errors import OptionError, StartError, SupervisorError
 from penstock.supervisors.calls import (
     GetChildSpec,
     StartChild,
     Successor,
+    count_children,
     delete_child,
     restart_child,
     start_child,
@@ -24,7 +26,7 @@ from penstock.supervisors.calls import (
 )
 from penstock.supervisors.children import Child
 from penstock.supervisors.dynamic import DynamicSupervisor
-from penstock.supervisors.spec import Backoff, ChildExited, ChildSpec
+from penstock.supervisors.spec import Backoff, ChildCounts, ChildExited, ChildSpec
 from penstock.supervisors.supervisor import Supervisor
 from penstock.testing import Simulation
 
@@ -289,8 +291,8 @@ def test_a_supervisor_that_is_killed_amid_a_restart_leaves_no_timer(house: House
     start_child(supervisor, ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0)))
     process = process_of(supervisor)
     house.runtime.exit(supervisor, "kill")
-    for delay in (0.0, 1.0):
-        process._start_later(process._children["a"], delay)  # it does not know yet
+    for delay in (0.0, 1.0):  # it does not know yet
+        process._start_later(process._children["a"], delay)
         assert len(house.simulation.timers) == 0
 
 
@@ -309,6 +311,8 @@ def test_a_restart_without_a_wait_is_the_next_message_and_needs_no_timer(house: 
     start_child(process.ref, SPEC)
     process._start_later(process._children["a"])
     assert process._children["a"].state == "restarting"
+    process._start_later(Child(SPEC))  # it never ran
+    assert None not in process._by_ref
     assert (len(house.simulation.timers), process._retry_timers) == (0, set())
 
 
@@ -373,6 +377,60 @@ def test_a_start_that_ends_with_what_is_equal_to_everything_has_failed(house: Ho
         ref.tell(lambda process: process.exit("crash"))
         house.simulation.settle()
         assert which_child(supervisor, "a").state == "running"
+
+
+@pytest.mark.parametrize("code", ["already_started", "broken"])
+def test_only_a_name_that_is_taken_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    starts: list[int] = []
+
+    class Fails(Worker):
+        def on_start(self) -> None:
+            starts.append(1)
+            raise StartError("a", code, other)
+
+    other = house.runtime.spawn(Worker)
+    house.runtime.exit(other, "kill")
+    supervisor = house.supervisor()
+    monkeypatch.setattr(process_of(supervisor), "_is_orphan", lambda ref: ref is other)
+    with pytest.raises(StartError):
+        start_child(supervisor, ChildSpec(id="a", cls=Fails))
+    assert len(starts) == (2 if code == "already_started" else 1)
+
+
+@pytest.mark.parametrize("kind", [Worker, DynamicSupervisor])
+def test_an_orphan_is_the_child_of_a_supervisor_that_is_dead(house: House, kind: type[Process]) -> None:
+    process = process_of(house.supervisor())
+    parent = house.runtime.spawn(kind)
+    child = house.runtime.spawn(Worker, link=parent)
+    assert process._is_orphan(child) is False
+    house.runtime.exit(parent, "kill")  # of which the child has not heard yet
+    assert child.is_alive()
+    assert process._is_orphan(child) is (kind is DynamicSupervisor)
+
+
+def test_children_are_waited_for_as_long_as_each_one_says(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = house.supervisor()
+    refs = [start_child(supervisor, ChildSpec(id=str(time), cls=Worker, shutdown=time)) for time in (None, 7.0, 3.0)]
+    waits: list[tuple[ProcessRef, float | None]] = []
+    join = Runtime.join
+
+    def spy(runtime: Runtime, ref: ProcessRef, timeout: float | None = None) -> bool:
+        waits.append((ref, timeout))
+        return join(runtime, ref, timeout)
+
+    monkeypatch.setattr(Runtime, "join", spy)
+    supervisor.terminate(timeout=20)
+    assert waits[-3:] == [(refs[2], 3.0), (refs[1], 7.0), (refs[0], None)]
+
+
+def test_the_flags_are_checked_and_the_children_counted(house: House) -> None:
+    for flags in ({"intensity": -1}, {"period": 0.0}):
+        with pytest.raises(OptionError):
+            house.runtime.spawn(DynamicSupervisor, **flags)
+    supervisor = house.supervisor()
+    for id in "ab":
+        start_child(supervisor, ChildSpec(id=id, cls=Worker))
+    assert count_children(supervisor) == ChildCounts(specs=2, active=2, supervisors=0, workers=2)
 
 
 def test_a_name_whose_process_is_gone_belongs_to_no_orphan(house: House) -> None:

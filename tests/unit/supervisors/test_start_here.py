@@ -222,9 +222,14 @@ def test_ctrl_c_in_the_start_of_a_child_without_a_name_kills_nothing(house: Hous
     assert [info.ref for info in which_children(house.ref)] == [other]
 
 
-def test_ctrl_c_after_the_start_of_a_child_without_a_name_kills_it(house: House) -> None:
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_ctrl_c_after_the_start_of_a_child_without_a_name_kills_it(house: House, is_dead: bool) -> None:
     class Interrupts(dict[ProcessRef, Child]):
         def __setitem__(self, ref: ProcessRef, child: Child) -> None:
+            if is_dead:
+                house.runtime.exit(ref, KILL)
+                house.simulation.settle()
+                assert ref._actor_weakref() is None
             raise KeyboardInterrupt
 
     refs: list[ProcessRef] = []
