@@ -539,7 +539,29 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "supervisors/dynamic.py": {
+        "before the first restart there are no failures to forget": [
+            Equivalent(
+                "DynamicSupervisor.start_here",
+                "child.started_at = self.runtime.clock.monotonic()",
+                "child.started_at = self.runtime.clock.monotonic()",
+                "pass",
+            ),
+        ],
+        "only for the type checker: no child is known by None": [
+            Equivalent(
+                "DynamicSupervisor.on_receive",
+                "child = self._by_ref.get(sender) if sender is not None else ",
+                "sender is not None",
+                "True",
+            ),
+        ],
         "no process has no name": [
+            Equivalent(
+                "DynamicSupervisor._kill_interrupted",
+                "ref = child.ref or (None if child.name is None else self.run",
+                "child.name is None",
+                "False",
+            ),
             Equivalent(
                 "DynamicSupervisor._tell_observer",
                 "observer = self.runtime.whereis(self._observer) if self._obs",
@@ -661,6 +683,25 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "to call no listener raises, and removes none": [
             Equivalent("StateMachine._record", "if self._tracer is not None:", "self._tracer is not None", "True"),
+        ],
+    },
+    "supervisors/children.py": {
+        "versions are only compared with one another": [
+            Equivalent("Child.__init__", "self.version = 0  # counts changes of state", "0", "1"),
+            Equivalent("Supervising._mark_stopped", "child.version += 1", "child.version += 1", "child.version -= 1"),
+            Equivalent("Supervising._mark_stopped", "child.version += 1", "1", "2"),
+        ],
+        "only for the type checker: no child is known by None": [
+            Equivalent("Supervising._mark_stopped", "if ref is not None:", "ref is not None", "True"),
+        ],
+        "to kill a dead process has no effect": [
+            Equivalent("Supervising._end_process", "return", "return", "pass"),
+        ],
+        "set when the child has started, and read only then": [
+            Equivalent("Child.__init__", "self.started_at = 0.0  # when it was started", "0.0", "1.0"),
+            Equivalent(
+                "Child.__init__", "self.started_at = 0.0  # when it was started", "self.started_at = 0.0", "pass"
+            ),
         ],
     },
 }
