@@ -310,6 +310,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "that there are only bare tokens is a shortcut for what is also found one by one": [
             Equivalent(
+                "TokenBuffer._drop_oldest",
+                "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds -= item.__class__ is not str",
+                "pass",
+            ),
+            Equivalent(
                 "TokenBuffer.__init__", "self._other_kinds = 0  # how many of the items are not text ", "0", "1"
             ),
             Equivalent("TokenBuffer.offer_kind", 'if kind != "text":', "kind != 'text'", "True"),
@@ -594,6 +600,20 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/log.py": {
+        "without a reset of one origin the whole text is found more quickly": [
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "any((event.__class__ is StreamReset and event.origin is not None for event in window.events))",
+                "True",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.__class__ is StreamReset or event.origin is not None",
+            ),
+        ],
         "epochs are only compared with one another": [
             Equivalent("StreamLog.__init__", "self._epoch = 0", "0", "1"),
             Equivalent("StreamLog.new_epoch", "self._epoch += 1", "1", "2"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import msgspec
 import pytest
 
+from penstock.actors.stream.histograms import GAP_BOUNDS
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolResult
 
@@ -72,6 +74,20 @@ def test_there_are_no_quantiles_before_the_second_delivery() -> None:
     assert counters.quantile(0.5) is None
     counters.delivered(1, 1, 1.0)
     assert counters.quantile(0.5) is None
+
+
+def test_each_gap_is_counted_once_for_each_of_its_tokens() -> None:
+    counters = Counters(0.0)
+    counters.delivered(3, 3, 1.0)
+    assert counters.gap_counts() == ()
+    for tokens, now in ((2, 2.0), (4, 4.0), (1, 9.0)):
+        counters.delivered(tokens, tokens, now)
+    counts = counters.gap_counts()
+    assert {place: count for place, count in enumerate(counts) if count} == {
+        bisect_left(GAP_BOUNDS, 0.5): 6,
+        bisect_left(GAP_BOUNDS, 5.0): 1,
+    }
+    assert len(counts) == len(GAP_BOUNDS) + 1
 
 
 def test_the_quantiles_are_of_the_last_512_gaps() -> None:
