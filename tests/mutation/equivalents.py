@@ -290,6 +290,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/buffer.py": {
+        "the first item is discarded, which is quicker than to delete it": [
+            Equivalent("TokenBuffer._drop_oldest", "if place == head:", "place == head", "False"),
+        ],
         "set when a batch is taken, and read only then": [
             Equivalent("TokenBuffer.__init__", "self._taken_size = 0", "self._taken_size = 0", "pass"),
             Equivalent(

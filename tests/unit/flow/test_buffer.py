@@ -556,6 +556,38 @@ def test_pieces_of_the_calls_of_two_inputs_are_not_joined() -> None:
     assert (buffer.size, buffer.events, drain(buffer)) == (1, 1, [EventBatch(piece("cd", 0, "y"))])
 
 
+def test_the_oldest_token_after_many_events_is_dropped_in_time_in_proportion() -> None:
+    def work(size: int) -> None:
+        buffer = TokenBuffer(2 * size)
+        for number in range(size):
+            buffer.put_event(mark(str(number)))
+        for _ in range(size):
+            buffer.offer("x")
+        for _ in range(size):
+            buffer.force("y", "text", "drop_oldest")
+        assert buffer.undelivered(0) == [Undelivered("text", "y")] * size
+
+    assert steps(lambda: work(4000)) < 9 * steps(lambda: work(500))
+
+
+def test_the_oldest_token_after_many_events_is_dropped_also_when_some_of_them_have_gone() -> None:
+    buffer = filled(600, max_size=2000)
+    for number in range(700):
+        buffer.put_event(mark(str(number)))
+    for token in "abc":
+        buffer.offer(token)
+    buffer.take(600, 1)
+    buffer.commit()
+    for token, gone in (("d", 0), ("e", 60), ("f", 300)):
+        for _ in range(gone):
+            buffer.take(1, 1)
+            buffer.commit()
+        buffer.max_size = buffer.size
+        assert buffer.force(token, "text", "drop_oldest")
+    assert [token.text for token in buffer.undelivered(1)] == ["d", "e", "f"]
+    assert len(buffer.undelivered_events(1)) == 340
+
+
 def test_what_has_gone_out_is_not_kept_for_ever() -> None:
     buffer = TokenBuffer(100)
     for number in range(5000):
