@@ -17,6 +17,7 @@ from penstock.events import (
     AnswerPart,
     Citation,
     Event,
+    LoopDetected,
     MediaPart,
     ServerToolCall,
     ServerToolResult,
@@ -39,6 +40,7 @@ EVENTS: tuple[SideEvent, ...] = (
     ServerToolCall(id="s", name="n"),
     ServerToolResult(id="s", name="n", output="o"),
     ToolResult(call_id="c", name="f", content="42"),
+    LoopDetected(kind="text", period=3, repeats=9, start=0),
 )
 STEPS = st.lists(
     st.one_of(
@@ -218,6 +220,7 @@ def compare(steps: list[Any], retain: int, slow: Slow, window: int) -> None:
         assert by_kind(snapshot.parts) == book.parts()
         assert named(snapshot.answer_events) == book.of(Citation, MediaPart, ServerToolCall, ServerToolResult)
         assert named(snapshot.tool_results) == book.of(ToolResult)
+        assert named(snapshot.notices) == book.of(LoopDetected)
         assert read(Cursor(log, 0, "block", 10)) == [snapshot]
     writer.complete()
     terminal = log.terminal
