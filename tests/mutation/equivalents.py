@@ -316,6 +316,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "TokenBuffer._drop_oldest",
                 "self._other_kinds -= item.__class__ is not str",
                 "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds += item.__class__ is not str",
+            ),
+            Equivalent(
+                "TokenBuffer._drop_oldest",
+                "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds -= item.__class__ is not str",
                 "pass",
             ),
             Equivalent(
@@ -379,6 +385,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "the mark is set to what it is": [
             Equivalent(
+                "TokenBuffer.pass_by",
+                "if count > self.high_water_mark:",
+                "count > self.high_water_mark",
+                "count >= self.high_water_mark",
+            ),
+            Equivalent(
                 "TokenBuffer.offer",
                 "if size > self.high_water_mark:",
                 "size > self.high_water_mark",
@@ -410,6 +422,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
         "when the items that are gone are dropped is a matter of memory": [
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head * 2",
+                "self._head // 2",
+            ),
             Equivalent(
                 "TokenBuffer._discard", "if self._head == len(self._items):", "self._head == len(self._items)", "False"
             ),
