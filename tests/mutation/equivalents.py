@@ -285,6 +285,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/bucket.py": {
+        "no level is exactly a grain from a whole number": [
+            Equivalent("TokenBucket.delay", "if missing <= _GRAIN:", "missing <= _GRAIN", "missing < _GRAIN"),
+        ],
         "at the same time nothing comes back": [
             Equivalent("TokenBucket._refill", "if now > self._updated:", "now > self._updated", "now >= self._updated"),
         ],
@@ -522,6 +525,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/subscribers/pull.py": {
+        "a shortcut: nothing is removed from an empty list": [
+            Equivalent("PullSubscription.wait_async", "if waiting:", "waiting", "True"),
+        ],
         "a hub that nothing holds is not changed": [
             Equivalent(
                 "PullSubscription.take",
