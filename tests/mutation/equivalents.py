@@ -296,6 +296,11 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         "the first item is discarded, which is quicker than to delete it": [
             Equivalent("TokenBuffer._drop_oldest", "if place == head:", "place == head", "False"),
         ],
+        "read only where the first item is an event": [
+            Equivalent(
+                "TokenBuffer.__init__", "self._events_until = 0  # there are no tokens among the item", "0", "1"
+            ),
+        ],
         "set when a batch is taken, and read only then": [
             Equivalent("TokenBuffer.__init__", "self._taken_size = 0", "self._taken_size = 0", "pass"),
             Equivalent(
