@@ -622,6 +622,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/cursor.py": {
+        "an equal event": [
+            Equivalent("Cursor._give_folded", "if self._unreported:", "self._unreported", "True"),
+        ],
         "a slow cursor that blocks does nothing else": [
             Equivalent(
                 "Cursor.take",
@@ -632,6 +635,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/log.py": {
+        "an equal mapping, of which each stream would have its own": [
+            Equivalent("_by_origin", 'return FrozenDict({origin: "".join(texts) for origin, texts ', "pieces", "True"),
+        ],
         "without a reset of one origin the whole text is found more quickly": [
             Equivalent(
                 "StreamLog._text",
