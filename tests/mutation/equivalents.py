@@ -642,6 +642,18 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "StreamLog._text",
                 "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.origin is not None",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.__class__ is StreamReset",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
                 "any((event.__class__ is StreamReset and event.origin is not None for event in window.events))",
                 "True",
             ),
