@@ -216,7 +216,7 @@ class Supervising(Process):
             if ref is not None:
                 self._by_ref.pop(ref, None)
         if child.ref is not None:
-            child.former = (*child.former[-_FORMER:], child.ref)
+            child.former = (*child.former, child.ref)[-_FORMER:]
         child.ref = child.previous_ref = None
         child.state = "undefined"
         child.version += 1

@@ -298,6 +298,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "read only where the first item is an event": [
             Equivalent(
+                "TokenBuffer._discard", "self._events_until = max(0, self._events_until - self._head)", "0", "1"
+            ),
+            Equivalent(
                 "TokenBuffer.__init__", "self._events_until = 0  # there are no tokens among the item", "0", "1"
             ),
         ],

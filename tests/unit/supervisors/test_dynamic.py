@@ -268,13 +268,33 @@ def test_the_refs_of_the_last_eight_incarnations_have_a_successor(house: House) 
     supervisor = house.supervisor(intensity=100)
     ref = start_child(supervisor, SPEC)
     refs = [ref]
-    for _ in range(8):
+    for _ in range(9):
         assert ref is not None
         ref.tell(lambda process: process.exit("crash"))
         house.simulation.settle()
         ref = which_child(supervisor, "a").ref
         refs.append(ref)
-    assert [supervisor.ask(Successor(one)) for one in refs[:-1]] == [ref] * 8  # type: ignore[arg-type]
+    assert [supervisor.ask(Successor(one)) for one in refs[:-1]] == [None, *[ref] * 8]  # type: ignore[arg-type]
+
+
+def test_a_child_that_crashes_more_than_three_times_in_five_seconds_is_removed_alone(house: House) -> None:
+    supervisor = house.supervisor()
+    other: Any = start_child(supervisor, ChildSpec(id="b", cls=Worker))
+    start_child(supervisor, SPEC)
+
+    def crash(times: int) -> list[str]:
+        """Returns the children that are left."""
+        for _ in range(times):
+            ref: Any = which_child(supervisor, "a").ref
+            ref.tell(lambda process: process.exit("crash"))
+            house.simulation.settle()
+        return sorted(child.id for child in which_children(supervisor))
+
+    assert crash(3) == ["a", "b"]
+    house.simulation.advance(5.5)
+    assert crash(3) == ["a", "b"]
+    assert crash(1) == ["b"]
+    assert other.is_alive()
 
 
 def test_what_is_no_specification_is_refused(house: House) -> None:
@@ -389,12 +409,14 @@ def test_only_a_name_that_is_taken_is_waited_for(house: House, monkeypatch: pyte
             raise StartError("a", code, other)
 
     other = house.runtime.spawn(Worker)
-    house.runtime.exit(other, "kill")
     supervisor = house.supervisor()
     monkeypatch.setattr(process_of(supervisor), "_is_orphan", lambda ref: ref is other)
+    before = house.runtime.clock.monotonic()
     with pytest.raises(StartError):
-        start_child(supervisor, ChildSpec(id="a", cls=Fails))
-    assert len(starts) == (2 if code == "already_started" else 1)
+        start_child(supervisor, ChildSpec(id="a", cls=Fails), 60)
+    is_waited_for = code == "already_started"
+    assert len(starts) == (2 if is_waited_for else 1)
+    assert house.runtime.clock.monotonic() - before == (5.0 if is_waited_for else 0.0)
 
 
 @pytest.mark.parametrize("kind", [Worker, DynamicSupervisor])
