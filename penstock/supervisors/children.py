@@ -19,7 +19,7 @@ from penstock.supervisors.calls import CountChildren, Successor, WhichChildren
 from penstock.supervisors.restart import RestartWindow, backoff_delay
 from penstock.supervisors.spec import BRUTAL_KILL, ChildCounts, ChildInfo, ChildSpec, ChildState, Shutdown
 
-__all__ = ["Child", "Retry", "Supervising", "check_not_running", "refusal"]
+__all__ = ["Child", "Retry", "Supervising", "check_not_running", "has_code", "refusal"]
 
 _FORMER: Final = 8  # refs of earlier incarnations that are kept
 _PATIENCE: Final = 5.0  # seconds to wait for a name whose process is about to end
@@ -168,7 +168,7 @@ class Supervising(Process):
         try:
             ref = self._spawn(child)
         except StartError as error:
-            if not _has_code(error, "ignore"):
+            if not has_code(error, "ignore"):
                 raise
             self._mark_stopped(child)
             return
@@ -188,7 +188,7 @@ class Supervising(Process):
         try:
             return self._spawn_once(child)
         except StartError as error:
-            if not (_has_code(error, "already_started") and self._is_orphan(error.ref)):
+            if not (has_code(error, "already_started") and self._is_orphan(error.ref)):
                 raise
             # Its supervisor was killed, so it has its exit signal already.
             self.runtime.join(error.ref, _PATIENCE)
@@ -216,7 +216,7 @@ class Supervising(Process):
             if ref is not None:
                 self._by_ref.pop(ref, None)
         if child.ref is not None:
-            child.former = (*child.former[-_FORMER:], child.ref)
+            child.former = (*child.former, child.ref)[-_FORMER:]
         child.ref = child.previous_ref = None
         child.state = "undefined"
         child.version += 1
@@ -311,5 +311,6 @@ def check_not_running(child: Child) -> None:
         raise refusal(child.state, child.id)
 
 
-def _has_code(error: StartError, word: str) -> bool:
-    return isinstance(error.code, str) and error.code == word
+def has_code(error: Exception, code: str) -> bool:
+    """Whether it is a `StartError` with that code. A process may also end its start with any object as the reason."""
+    return isinstance(error, StartError) and isinstance(error.code, str) and error.code == code

@@ -12,7 +12,7 @@ from penstock.actors.runtime.process import ProcessRef, Refusal
 from penstock.actors.runtime.reasons import KILL, NOPROC, NORMAL, SHUTDOWN, ProcessExit
 from penstock.actors.runtime.signals import ExitNotice
 from penstock.config.logs import get_logger
-from penstock.errors import StartError, SupervisorError, describe_reason
+from penstock.errors import SupervisorError, describe_reason
 from penstock.supervisors.calls import (
     ChildId,
     DeleteChild,
@@ -23,7 +23,7 @@ from penstock.supervisors.calls import (
     TerminateChild,
     WhichChild,
 )
-from penstock.supervisors.children import Child, Retry, Supervising, check_not_running, refusal
+from penstock.supervisors.children import Child, Retry, Supervising, check_not_running, has_code, refusal
 from penstock.supervisors.restart import RestartWindow, should_restart
 from penstock.supervisors.spec import BRUTAL_KILL, ChildCounts, ChildExited, ChildSpec, SupervisorFlags, check_children
 
@@ -131,9 +131,6 @@ class DynamicSupervisor(Supervising):
             check_children([spec])
         except SupervisorError as error:
             raise Refusal(error) from None
-        other = self._children.get(spec.id)
-        if other is not None:
-            raise refusal("already_started", spec.id, other.ref)  # or about to be restarted, which makes no difference
         return Child(spec)
 
     def _start(self, child: Child) -> ProcessRef | None:
@@ -159,7 +156,7 @@ class DynamicSupervisor(Supervising):
         """Take the child's id, before it starts: another thread may be about to start a child with the same id."""
         other = self._children.setdefault(child.id, child)
         if other is not child:
-            raise refusal("already_started", child.id, other.ref)
+            raise refusal("already_started", child.id, other.ref)  # or it is about to be restarted
 
     def start_here(self, child: Child) -> ProcessRef:
         """Start a child in the calling thread, which need not be this process. It has no time-out for its start.
@@ -188,7 +185,7 @@ class DynamicSupervisor(Supervising):
             self._children.pop(child.id, None)
             if not isinstance(error, Exception):  # Ctrl-C: the process may run all the same
                 self._kill_interrupted(child)
-            elif self.is_alive and not _is_taken(error):
+            elif self.is_alive and not has_code(error, "already_started"):
                 self._tell_observer(ChildExited(child.own_spec(), None, error, self.name))
             raise
         if not ref.is_alive():  # its exit may have been handled before it was entered; harmless twice
@@ -200,13 +197,10 @@ class DynamicSupervisor(Supervising):
     def _kill_interrupted(self, child: Child) -> None:
         """Kill the process of a child whose start was interrupted, if it runs all the same."""
         ref = child.ref or (None if child.name is None else self.runtime.whereis(child.name))
-        process = None if ref is None else ref._actor_weakref()
-        if (
-            ref is not None
-            and process is not None
-            and process.parent is self.ref
-            and self._by_ref.get(ref, child) is child
-        ):
+        if ref is None:
+            return
+        process = ref._actor_weakref()
+        if process is not None and process.parent is self.ref and self._by_ref.get(ref, child) is child:
             self.runtime.exit(ref, KILL)
 
     def _count(self) -> ChildCounts:
@@ -247,7 +241,7 @@ class DynamicSupervisor(Supervising):
         try:
             self._start_child(child)
         except Exception as error:
-            if isinstance(error, StartError) and isinstance(error.code, str) and error.code == NORMAL:
+            if has_code(error, NORMAL):
                 self._remove(child, NORMAL)  # it has nothing left to do
             else:
                 self._log_failure(child, error)
@@ -296,11 +290,6 @@ class DynamicSupervisor(Supervising):
             left = None if limit == _FOR_EVER else max(0.0, began + limit - clock.monotonic())
             if not self.runtime.join(ref, left):
                 self.runtime.exit(ref, KILL)
-
-
-def _is_taken(error: Exception) -> bool:
-    """Whether a child did not start because another process has its name."""
-    return isinstance(error, StartError) and isinstance(error.code, str) and error.code == "already_started"
 
 
 _FOR_EVER = float("inf")

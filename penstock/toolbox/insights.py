@@ -93,7 +93,7 @@ class Book:
         self._counts = TextCounts()
         self._reasoning = 0
         self._tokens = 0
-        self._finders: dict[Any, LoopFinder] = {}  # by kind, or by the index of a call
+        self._finders: dict[Any, LoopFinder] = {}  # by kind, by kind and origin, or by origin and index of a call
         self._told: dict[Any, int] = {}  # where the run begins that has been told
 
     def feed(self, event: Event, now: float) -> LoopDetected | RunawayAnswer | None:
@@ -110,7 +110,8 @@ class Book:
         if isinstance(event, TokenEvent):
             return self._feed_tokens(event, now)
         if isinstance(event, ToolCallDelta):
-            return self._search("arguments", ("call", event.index), event.text) if self._arguments else None
+            call = (event.origin, event.index)
+            return self._search("arguments", call, event.text) if self._arguments else None
         if isinstance(event, StreamReset):
             self._begin_anew()
         elif isinstance(event, ToolExecutionStarted):

@@ -430,11 +430,25 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/bucket.py": {
+        "no level is exactly a grain from a whole number": [
+            Equivalent("TokenBucket.delay", "if missing <= _GRAIN:", "missing <= _GRAIN", "missing < _GRAIN"),
+        ],
         "at the same time nothing comes back": [
             Equivalent("TokenBucket._refill", "if now > self._updated:", "now > self._updated", "now >= self._updated"),
         ],
     },
     "actors/stream/buffer.py": {
+        "the first item is discarded, which is quicker than to delete it": [
+            Equivalent("TokenBuffer._drop_oldest", "if place == head:", "place == head", "False"),
+        ],
+        "read only where the first item is an event": [
+            Equivalent(
+                "TokenBuffer._discard", "self._events_until = max(0, self._events_until - self._head)", "0", "1"
+            ),
+            Equivalent(
+                "TokenBuffer.__init__", "self._events_until = 0  # there are no tokens among the item", "0", "1"
+            ),
+        ],
         "set when a batch is taken, and read only then": [
             Equivalent("TokenBuffer.__init__", "self._taken_size = 0", "self._taken_size = 0", "pass"),
             Equivalent(
@@ -455,6 +469,18 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "that there are only bare tokens is a shortcut for what is also found one by one": [
             Equivalent(
+                "TokenBuffer._drop_oldest",
+                "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds += item.__class__ is not str",
+            ),
+            Equivalent(
+                "TokenBuffer._drop_oldest",
+                "self._other_kinds -= item.__class__ is not str",
+                "self._other_kinds -= item.__class__ is not str",
+                "pass",
+            ),
+            Equivalent(
                 "TokenBuffer.__init__", "self._other_kinds = 0  # how many of the items are not text ", "0", "1"
             ),
             Equivalent("TokenBuffer.offer_kind", 'if kind != "text":', "kind != 'text'", "True"),
@@ -465,6 +491,22 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "TokenBuffer.restore",
                 "self._other_kinds += sum(1 for item in back if item.__class_",
+                "item.__class__ is not str",
+                "True",
+            ),
+            Equivalent("TokenBuffer.before_border", "if not self._other_kinds:", "not self._other_kinds", "False"),
+            Equivalent(
+                "TokenBuffer.discard_origin",
+                "self._other_kinds = sum(1 for item in kept if item.__class__",
+                "self._other_kinds = sum((1 for item in kept if item.__class__ is not str))",
+                "pass",
+            ),
+            Equivalent(
+                "TokenBuffer.discard_origin", "self._other_kinds = sum(1 for item in kept if item.__class__", "1", "2"
+            ),
+            Equivalent(
+                "TokenBuffer.discard_origin",
+                "self._other_kinds = sum(1 for item in kept if item.__class__",
                 "item.__class__ is not str",
                 "True",
             ),
@@ -499,6 +541,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "the mark is set to what it is": [
             Equivalent(
+                "TokenBuffer.pass_by",
+                "if count > self.high_water_mark:",
+                "count > self.high_water_mark",
+                "count >= self.high_water_mark",
+            ),
+            Equivalent(
                 "TokenBuffer.offer",
                 "if size > self.high_water_mark:",
                 "size > self.high_water_mark",
@@ -509,14 +557,6 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "if size > self.high_water_mark:",
                 "size > self.high_water_mark",
                 "size >= self.high_water_mark",
-            ),
-        ],
-        "one piece by itself is joined to the same event": [
-            Equivalent(
-                "TokenBuffer._join",
-                "if last.__class__ is ToolCallDelta and last.index == event.i",
-                "last.__class__ is ToolCallDelta and last.index == event.index",
-                "last.__class__ is ToolCallDelta",
             ),
         ],
         "a private method, of which only the truth is looked at": [
@@ -538,6 +578,12 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
         "when the items that are gone are dropped is a matter of memory": [
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head * 2",
+                "self._head // 2",
+            ),
             Equivalent(
                 "TokenBuffer._discard", "if self._head == len(self._items):", "self._head == len(self._items)", "False"
             ),
@@ -632,6 +678,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/subscribers/pull.py": {
+        "a shortcut: nothing is removed from an empty list": [
+            Equivalent("PullSubscription.wait_async", "if waiting:", "waiting", "True"),
+        ],
         "a hub that nothing holds is not changed": [
             Equivalent(
                 "PullSubscription.take",
@@ -679,7 +728,29 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "supervisors/dynamic.py": {
+        "before the first restart there are no failures to forget": [
+            Equivalent(
+                "DynamicSupervisor.start_here",
+                "child.started_at = self.runtime.clock.monotonic()",
+                "child.started_at = self.runtime.clock.monotonic()",
+                "pass",
+            ),
+        ],
+        "only for the type checker: no child is known by None": [
+            Equivalent(
+                "DynamicSupervisor.on_receive",
+                "child = self._by_ref.get(sender) if sender is not None else ",
+                "sender is not None",
+                "True",
+            ),
+        ],
         "no process has no name": [
+            Equivalent(
+                "DynamicSupervisor._kill_interrupted",
+                "ref = child.ref or (None if child.name is None else self.run",
+                "child.name is None",
+                "False",
+            ),
             Equivalent(
                 "DynamicSupervisor._tell_observer",
                 "observer = self.runtime.whereis(self._observer) if self._obs",
@@ -774,6 +845,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/cursor.py": {
+        "an equal event": [
+            Equivalent("Cursor._give_folded", "if self._unreported:", "self._unreported", "True"),
+        ],
         "a slow cursor that blocks does nothing else": [
             Equivalent(
                 "Cursor.take",
@@ -784,6 +858,35 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/log.py": {
+        "an equal mapping, of which each stream would have its own": [
+            Equivalent("_by_origin", 'return FrozenDict({origin: "".join(texts) for origin, texts ', "pieces", "True"),
+        ],
+        "without a reset of one origin the whole text is found more quickly": [
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.origin is not None",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.__class__ is StreamReset",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "any((event.__class__ is StreamReset and event.origin is not None for event in window.events))",
+                "True",
+            ),
+            Equivalent(
+                "StreamLog._text",
+                "if any(event.__class__ is StreamReset and event.origin is no",
+                "event.__class__ is StreamReset and event.origin is not None",
+                "event.__class__ is StreamReset or event.origin is not None",
+            ),
+        ],
         "epochs are only compared with one another": [
             Equivalent("StreamLog.__init__", "self._epoch = 0", "0", "1"),
             Equivalent("StreamLog.new_epoch", "self._epoch += 1", "1", "2"),
@@ -951,6 +1054,25 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
         "there are as many numbers as addresses": [
             Equivalent("_connect", "for left, (family, kind, protocol, _name, address) in zip(ra", "True", "False"),
+        ],
+    },
+    "supervisors/children.py": {
+        "versions are only compared with one another": [
+            Equivalent("Child.__init__", "self.version = 0  # counts changes of state", "0", "1"),
+            Equivalent("Supervising._mark_stopped", "child.version += 1", "child.version += 1", "child.version -= 1"),
+            Equivalent("Supervising._mark_stopped", "child.version += 1", "1", "2"),
+        ],
+        "only for the type checker: no child is known by None": [
+            Equivalent("Supervising._mark_stopped", "if ref is not None:", "ref is not None", "True"),
+        ],
+        "to kill a dead process has no effect": [
+            Equivalent("Supervising._end_process", "return", "return", "pass"),
+        ],
+        "set when the child has started, and read only then": [
+            Equivalent("Child.__init__", "self.started_at = 0.0  # when it was started", "0.0", "1.0"),
+            Equivalent(
+                "Child.__init__", "self.started_at = 0.0  # when it was started", "self.started_at = 0.0", "pass"
+            ),
         ],
     },
 }

@@ -12,6 +12,13 @@ _HOUSE: Final = "tests/conformance/"
 _CALLS: Final = (f"{_HOUSE}test_integration.py", f"{_HOUSE}test_asking.py")
 _HTTP: Final = "tests/unit/adapters/"
 _PROVIDERS: Final = "tests/unit/adapters/providers/"
+_SUPERVISION: Final = (
+    "tests/unit/supervisors/test_dynamic.py",
+    "tests/unit/supervisors/test_restart.py",
+    "tests/unit/supervisors/test_start_here.py",
+    "tests/unit/supervisors/test_waiting.py",
+    f"{_HOUSE}test_supervisor.py",
+)
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/answer.py": (
@@ -67,26 +74,39 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_RUNTIME}test_inspect.py",
     ),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
-    "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
+    "actors/stream/buffer.py": (
+        f"{_FLOW}test_buffer.py",
+        f"{_FLOW}test_pacing.py",
+        "tests/unit/test_intake.py",
+        f"{_HOUSE}test_undelivered.py",
+    ),
     "actors/stream/cursor.py": (
         f"{_FLOW}test_cursor.py",
         f"{_FLOW}test_fanout.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_HOUSE}test_tool_events_readers.py",
     ),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
     "actors/stream/folded.py": (
         f"{_FLOW}test_folded.py",
         f"{_FLOW}test_log.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events.py",
     ),
     "actors/stream/log.py": (
         f"{_FLOW}test_log_end.py",
+        f"{_FLOW}test_log_held.py",
+        f"{_FLOW}test_log_origins.py",
         f"{_FLOW}test_log.py",
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events_kept.py",
     ),
-    "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
+    "actors/stream/statistics.py": (
+        f"{_FLOW}test_statistics.py",
+        f"{_HOUSE}test_metrics.py",
+        "tests/unit/toolbox/test_producer_consumer.py",
+    ),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
     "actors/stream/weights.py": (f"{_FLOW}test_weights.py",),
     "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),
@@ -108,8 +128,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_raw.py",
         "tests/contract/test_corpus_openai.py",
     ),
-    "supervisors/children.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
-    "supervisors/dynamic.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
+    "supervisors/children.py": _SUPERVISION,
+    "supervisors/dynamic.py": _SUPERVISION,
     "supervisors/system/handler.py": (
         "tests/unit/supervisors/test_handler.py",
         f"{_HOUSE}test_handler.py",

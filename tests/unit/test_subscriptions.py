@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import itertools
 import queue
 import sys
 import threading
@@ -871,6 +872,48 @@ def test_waiting_async_does_not_block_the_loop_and_every_event_comes(place: Plac
 
     asyncio.run(main())
     assert (got, turns) == ([1, 2, 3, 4], 15)
+
+
+def test_the_readers_of_a_loop_take_turns_though_none_of_them_has_to_wait(place: Place) -> None:
+    for _ in range(200):
+        place.add()
+    place.complete()
+    taken: list[int] = []
+
+    async def read(number: int, reader: Events) -> None:
+        while True:
+            try:
+                await anext(reader)
+            except StopAsyncIteration:
+                return
+            taken.append(number)
+
+    async def main() -> None:
+        await asyncio.gather(*(read(number, place.pull(after=0)) for number in range(2)))
+
+    asyncio.run(main())
+    *runs, last = [len(list(run)) for _, run in itertools.groupby(taken)]
+    assert sum(runs) + last == 2 * 201
+    assert max(runs) <= 100, "more than that only one takes that is alone"
+
+
+@pytest.mark.parametrize("has_loop", [True, False])
+def test_an_event_that_is_there_is_given_at_once_with_an_event_loop_and_without(place: Place, has_loop: bool) -> None:
+    reader = place.pull()
+    place.add(3)
+    seen: list[int] = []
+
+    def take() -> None:
+        for _ in range(3):
+            with pytest.raises(StopIteration) as caught:
+                reader.subscription.next_async().send(None)
+            seen.append(caught.value.value.seq)
+
+    async def main() -> None:
+        take()
+
+    asyncio.run(main()) if has_loop else take()
+    assert seen == [1, 2, 3]
 
 
 def test_news_that_come_just_before_a_task_waits_are_not_overlooked(place: Place) -> None:

@@ -47,7 +47,7 @@ class TokenBucket:
         5
         """
         self._refill(now)
-        return max(0, int(self._level + _GRAIN))
+        return int(self._level + _GRAIN)  # the most that it may be in debt is less than a token
 
     def take(self, tokens: int, now: float) -> None:
         """Take ``tokens`` out of the bucket. If it has fewer, it is empty afterwards and not in debt.

@@ -172,9 +172,10 @@ class TokenBuffer:
         items = self._items
         if isinstance(event, ToolCallDelta) and self._head < len(items):
             last = items[-1]
-            if last.__class__ is ToolCallDelta and last.index == event.index:
-                last = items[-1] = _Pieces(last)
-            if last.__class__ is _Pieces and last.first.index == event.index:
+            first = last.first if last.__class__ is _Pieces else last
+            if first.__class__ is ToolCallDelta and first.index == event.index and first.origin == event.origin:
+                if first is last:
+                    last = items[-1] = _Pieces(first)
                 last.texts.append(event.text)
                 return True
         elif isinstance(event, (ToolProgress, Progress)):
@@ -215,9 +216,8 @@ class TokenBuffer:
                 continue
             item_kind: TokenKind = "text" if item.__class__ is str else item[0]
             token = item if item.__class__ is str else item[1]
-            if kind is not None and item_kind != kind:
-                until, characters = count, 0
-            kind = item_kind
+            if item_kind != kind:
+                until, characters, kind = count, 0, item_kind
             count += 1
             characters += len(token)
         return until, characters
@@ -369,7 +369,6 @@ class TokenBuffer:
                 case Batch():
                     back = [(batch.kind, token) for token in batch.tokens]
             self._items[self._head : self._head] = back
-            self._events_until = 0
             self._other_kinds += sum(1 for item in back if item.__class__ is not str)
 
     def recover(self, last_event: int) -> None:

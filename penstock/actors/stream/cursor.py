@@ -129,7 +129,7 @@ class Cursor:
             assert counts is not None  # it is known once an event of the log is not folded, see `_catch_up`
             self._counts = (counts[0] + len(event.tokens), counts[1] + event.dropped)
         elif isinstance(event, StreamReset):
-            self._offsets = {}
+            self._offsets = {} if event.origin is None else None  # how much the other origins have said is not known
             return event
         if self._unreported and isinstance(event, _REPORTS_DROPPED):
             event = msgspec.structs.replace(event, dropped=event.dropped + self._unreported)
@@ -147,7 +147,11 @@ class Cursor:
     def _merge_pieces(self, first: ToolCallDelta) -> ToolCallDelta:
         texts = [first.text]
         last = first
-        while isinstance(event := self.log.get(last.seq + 1), ToolCallDelta) and event.index == first.index:
+        while (
+            isinstance(event := self.log.get(last.seq + 1), ToolCallDelta)
+            and event.index == first.index
+            and event.origin == first.origin
+        ):
             texts.append(event.text)
             last = event
             self.coalesced += 1
@@ -210,8 +214,8 @@ class Cursor:
         """Return a snapshot, or queue the missed events, when events were folded before this cursor read them.
 
         A cursor that was made before events were folded, at the beginning, gets exactly what it misses, in a few
-        events, which are queued. One that was made later, or started in the middle, gets the snapshot, which replaces
-        everything before it.
+        events, which are queued. One that was made later, started in the middle, or has read the reset of one origin
+        gets the snapshot, which replaces everything before it.
         """
         log = self.log
         folded = log.folded_after(self.seq, self._offsets)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from heapq import merge
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -259,8 +260,8 @@ class Window:
         at = dict(offsets)
 
         def add_text(lengths: Mapping[TokenKind, int], last: int, timestamp: float) -> None:
-            parts = [part for kind in _KINDS for part in self.parts.split(kind, at.get(kind, 0), lengths.get(kind, 0))]
-            parts.sort(key=_index_of)
+            by_kind = (self.parts.split(kind, at.get(kind, 0), lengths.get(kind, 0)) for kind in _KINDS)
+            parts = list(merge(*by_kind, key=_index_of))  # not sorted: of several origins, a lower part may follow
             for number, part in enumerate(parts, last - len(parts) + 1):
                 kind, at[part.kind] = part.kind, part.end
                 text = self.folded[kind].read(part.start, part.end)

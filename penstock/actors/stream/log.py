@@ -152,35 +152,37 @@ class StreamLog:
             self.written = seq
             if not self.is_held_back:
                 self.last_seq = seq  # last: a reader that sees the number finds the event
+            self._bytes += cost_of(event)
             self._count(event)
             return True
 
     def _count(self, event: TokenEvent | SideEvent | StreamReset) -> None:
         if event.__class__ is TokenEvent:
             self.tokens += len(event.tokens)
-        self._bytes += cost_of(event)
         if self._bytes > self._fold_at:
             self._fold()
 
     def discard_held(self) -> None:
         """Remove the events that no reader may have had yet: they are not in the store, and will not be."""
         with self._lock:
-            events = self._window.events
-            while self.written > self.last_seq and self.terminal is None:
-                event = events.pop()
-                self.written -= 1
-                if event.__class__ is TokenEvent:
-                    self.tokens -= len(event.tokens)
-                self._bytes -= cost_of(event)
+            if self.terminal is None:
+                self._remove_held()
+
+    def _remove_held(self) -> None:
+        events = self._window.events
+        while self.written > self.last_seq:
+            event = events.pop()
+            self.written -= 1
+            if event.__class__ is TokenEvent:
+                self.tokens -= len(event.tokens)
+            self._bytes -= cost_of(event)
 
     def replace_held_end(self, error: PenstockError, now: float) -> bool:
         """Put ``error`` in the place of an end that no reader may have had yet, and will not; returns whether so."""
         with self._lock:
             if self.terminal is None or self.last_seq >= self.written:
                 return False
-            while self.written > self.last_seq:
-                self._window.events.pop()
-                self.written -= 1
+            self._remove_held()
             seq = self.written + 1
             failed = StreamFailed(
                 stream_id=self.stream_id, seq=seq, error=error, partial="", timestamp=now, metadata=self.metadata
@@ -297,6 +299,7 @@ class StreamLog:
 
     def _add(self, event: Event) -> None:
         self._window.events.append(event)
+        self._bytes += cost_of(event)
         self.written += 1
         if not self.is_held_back:
             self.last_seq = self.written  # last: a reader that sees the number finds the event

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import merge
+
 import msgspec
 
 from penstock.events import (
@@ -85,20 +87,21 @@ class Emitted:
             "reasoning": snapshot.reasoning,
             "refusal": snapshot.refusal,
         }
-        found: list[tuple[AnswerPart, str]] = []
+        found: list[list[tuple[AnswerPart, str]]] = []
         for kind, text in whole.items():
             if self._sent.rest(kind, text) is None:
                 return None
             at = self._sent.length(kind)
             parts = [part for part in snapshot.parts if part.kind == kind]
             new = (part for part in parts if max(part.start, at) < part.end)
-            found.extend((part, text[max(part.start, at) : part.end]) for part in new)
+            pieces = [(part, text[max(part.start, at) : part.end]) for part in new]
             covered = max([at, *(part.end for part in parts)])
             if covered < len(text):
                 part = AnswerPart(index=0, kind=kind, start=covered, end=len(text))
-                found.append((part, text[covered:]))
-        found.sort(key=lambda pair: (pair[0].index, pair[0].kind != "reasoning"))
-        return found
+                pieces.append((part, text[covered:]))
+            found.append(pieces)
+        # Not sorted: of several origins, a lower part may follow.
+        return list(merge(*found, key=lambda pair: (pair[0].index, pair[0].kind != "reasoning")))
 
 
 def _at(event: AnswerEvent, seq: int) -> AnswerEvent:

@@ -74,10 +74,12 @@ class Writer:
         self.story += story_of(event)
         return self.log.append(self.epoch, event)
 
-    def say(self, text: str, part: int, kind: TokenKind = "text", phase: Phase | None = None) -> None:
+    def say(
+        self, text: str, part: int, kind: TokenKind = "text", phase: Phase | None = None, origin: str | None = None
+    ) -> None:
         """Append text of a part, as one token."""
         seq, metadata = self.log.last_seq + 1, self.log.metadata
-        event = TokenEvent("s", seq, (text,), text, kind, float(seq), metadata, 0, part, phase)
+        event = TokenEvent("s", seq, (text,), text, kind, float(seq), metadata, 0, part, phase, origin)
         assert self.log.append(self.epoch, event)
 
     def put(self, event: SideEvent) -> None:
@@ -91,6 +93,11 @@ class Writer:
         self.calls = self.results = 0
         self.story = []
         return self.log.append(self.epoch, StreamReset("s", self.log.last_seq + 1, "again", 0.0, self.log.metadata))
+
+    def reset_origin(self, origin: str | None) -> None:
+        """Void what was said and put of one origin, or all of it."""
+        event = StreamReset("s", self.log.last_seq + 1, "again", 0.0, self.log.metadata, origin)
+        assert self.log.append(self.epoch, event)
 
     def complete(self, dropped: int = 0) -> bool:
         self.dropped += dropped

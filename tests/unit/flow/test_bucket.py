@@ -115,6 +115,16 @@ def test_tokens_that_are_taken_later_are_taken_from_what_has_come_back_meanwhile
     assert bucket.delay(5, now=1.0) == pytest.approx(0.5)
 
 
+def test_there_is_room_for_the_whole_tokens_that_have_come_back() -> None:
+    bucket = TokenBucket(10, 5, 0.0)
+    assert bucket.room(0.0) == 5
+    bucket.take(5, 0.0)
+    assert [bucket.room(now) for now in (0.0, 0.09, 0.3, 0.39, 0.5, 9.0)] == [0, 0, 3, 3, 5, 5]
+    in_debt = TokenBucket(10, 5, 0.0)
+    in_debt.take(1_000, 0.0)
+    assert in_debt.room(0.0) == 0
+
+
 def test_a_shortage_of_less_than_a_grain_counts_as_none() -> None:
     bucket = TokenBucket(1.0, 1, 0.0)
     bucket.take(1, 0.0)

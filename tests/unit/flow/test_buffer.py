@@ -25,6 +25,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("take"), st.integers(1, 5)),
         st.tuples(st.sampled_from(("commit", "restore", "clear"))),
         st.tuples(st.just("recover"), st.booleans()),
+        st.tuples(st.just("discard"), st.sampled_from("xy")),
         st.tuples(st.just("bound"), st.integers(1, 8)),
     ),
     max_size=80,
@@ -35,7 +36,7 @@ def program(chance: random.Random) -> list[tuple[Any, ...]]:
     """As one of OPERATIONS, with more that fills the buffer than that empties it."""
     made: list[tuple[Any, ...]] = []
     for _ in range(60):
-        match chance.choice("ooofffeeeeeepttttccrxvb"):
+        match chance.choice("ooofffeeeeeepttttccrxvbd"):
             case "o":
                 made.append(("offer", chance.choice(("text", "text", "reasoning"))))
             case "f":
@@ -52,6 +53,8 @@ def program(chance: random.Random) -> list[tuple[Any, ...]]:
                 made.append(("recover", chance.random() < 0.5))
             case "b":
                 made.append(("bound", chance.randint(1, 6)))
+            case "d":
+                made.append(("discard", chance.choice("xy")))
             case sign:
                 made.append(({"c": "commit", "r": "restore", "x": "clear"}[sign],))
     return made
@@ -77,12 +80,12 @@ def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch | EventBatch]:
     return batches
 
 
-def mark(name: str, step: int | None = None) -> ToolProgress:
-    return ToolProgress(call_id=name, name=name, progress=step)
+def mark(name: str, step: int | None = None, origin: str | None = None) -> ToolProgress:
+    return ToolProgress(call_id=name, name=name, progress=step, origin=origin)
 
 
-def piece(text: str, index: int = 0) -> ToolCallDelta:
-    return ToolCallDelta(index=index, text=text)
+def piece(text: str, index: int = 0, origin: str | None = None) -> ToolCallDelta:
+    return ToolCallDelta(index=index, text=text, origin=origin)
 
 
 class Model:
@@ -96,7 +99,7 @@ class Model:
         self.waiting: list[tuple[Any, Any]] = []
         self.taken: list[tuple[Any, Any]] = []
         self.part = PartStart(0)
-        self.dropped = self.ever = self.told = self.high = 0
+        self.dropped = self.ever = self.told = self.high = self.dropped_text = 0
 
     @property
     def size(self) -> int:
@@ -122,8 +125,8 @@ class Model:
     def _join(self, event: ToolEvent) -> bool:
         if isinstance(event, ToolCallDelta):
             last = self.waiting[-1][1] if self.waiting else None
-            if isinstance(last, ToolCallDelta) and last.index == event.index:
-                self.waiting[-1] = ("event", piece(last.text + event.text, event.index))
+            if isinstance(last, ToolCallDelta) and (last.index, last.origin) == (event.index, event.origin):
+                self.waiting[-1] = ("event", piece(last.text + event.text, event.index, event.origin))
                 return True
             return False
         if not isinstance(event, ToolProgress):
@@ -131,7 +134,7 @@ class Model:
         for place, (_, other) in reversed(list(enumerate(self.waiting))):
             if not isinstance(other, ToolProgress):
                 return False
-            if other.call_id == event.call_id:
+            if (other.call_id, other.origin) == (event.call_id, event.origin):
                 self.waiting[place] = ("event", event)
                 return True
         return False
@@ -142,8 +145,10 @@ class Model:
             self.ever += 1
             tokens = [place for place, item in enumerate(self.waiting) if item[0] not in ("event", "start")]
             if overflow == "drop_newest" or not tokens:
+                self.dropped_text += len(token) if kind == "text" else 0
                 return False
-            del self.waiting[tokens[0]]
+            old_kind, old = self.waiting.pop(tokens[0])
+            self.dropped_text += len(old) if old_kind == "text" else 0
         return True
 
     def _pass_starts(self) -> None:
@@ -180,6 +185,15 @@ class Model:
 
     def clear(self) -> None:
         self.waiting, self.taken, self.part = [], [], PartStart(0)
+        self.dropped_text = 0
+
+    def discard(self, origin: str) -> None:
+        kept, part = [], self.part
+        for kind, item in self.waiting:
+            part = item if kind == "start" else part
+            if kind == "start" or (item.origin if kind == "event" else part.origin) != origin:
+                kept.append((kind, item))
+        self.waiting = kept
 
     def undelivered(self, is_in_log: bool) -> list[Undelivered]:
         found = []
@@ -190,6 +204,10 @@ class Model:
             elif kind != "event":
                 found.append(Undelivered(kind, item, *part))
         return found
+
+    def undelivered_events(self, is_in_log: bool) -> list[ToolEvent]:
+        waiting = [*([] if is_in_log else self.taken), *self.waiting]
+        return [item for kind, item in waiting if kind == "event"]
 
 
 def test_beyond_the_bound_a_report_takes_the_place_of_what_its_tool_reported_before() -> None:
@@ -220,11 +238,12 @@ def test_it_does_what_a_list_would_do_in_many_programs() -> None:
 
 
 def made(wish: Any, number: int) -> ToolEvent:
+    origin = "x" if number % 4 == 0 else None
     if isinstance(wish, int):
-        return piece(str(number), wish)
+        return piece(str(number), wish, origin)
     if wish == "result":
-        return ToolResult(call_id="a", name="a", content=str(number))
-    return mark(wish or str(number), number)
+        return ToolResult(call_id="a", name="a", content=str(number), origin=origin)
+    return mark(wish or str(number), number, origin)
 
 
 def compare(bound: int, operations: list[Any]) -> None:
@@ -241,7 +260,7 @@ def compare(bound: int, operations: list[Any]) -> None:
                 buffer.put_event(event)
                 model.put_event(event)
             case "part":
-                start = PartStart(arguments[0], "commentary" if number % 2 else None)
+                start = PartStart(arguments[0], "commentary" if number % 2 else None, (None, "x", "y")[number % 3])
                 buffer.start_part(start)
                 model.waiting.append(("start", start))
             case "take":
@@ -262,12 +281,19 @@ def compare(bound: int, operations: list[Any]) -> None:
             case "clear":
                 assert buffer.clear() == model.size - model.events
                 model.clear()
+            case "discard":
+                if not model.taken:
+                    buffer.discard_origin(*arguments)
+                    model.discard(*arguments)
             case "bound":
                 buffer.max_size = model.bound = arguments[0]
         assert (buffer.size, buffer.dropped, buffer.dropped_ever) == (model.size, model.dropped, model.ever)
+        assert buffer.dropped_text == model.dropped_text
         assert (buffer.high_water_mark, buffer.events) == (model.high, model.events)
         assert buffer.undelivered(taken_for - 1) == model.undelivered(is_in_log=False)
         assert buffer.undelivered(taken_for) == model.undelivered(is_in_log=True)
+        assert buffer.undelivered_events(taken_for - 1) == model.undelivered_events(is_in_log=False)
+        assert buffer.undelivered_events(taken_for) == model.undelivered_events(is_in_log=True)
         if not model.taken:
             assert buffer.due(2) == model.due(2)
     buffer.restore()
@@ -519,6 +545,47 @@ def test_its_work_grows_in_proportion_to_the_tokens(kind: TokenKind) -> None:
         drain(buffer, 10)
 
     assert steps(lambda: work(8000)) < 9 * steps(lambda: work(1000))
+
+
+def test_pieces_of_the_calls_of_two_inputs_are_not_joined() -> None:
+    buffer = TokenBuffer(1)
+    for text, origin in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("e", "x")):
+        buffer.put_event(piece(text, 0, origin))
+    assert buffer.undelivered_events(0) == [piece("ab", 0, "x"), piece("cd", 0, "y"), piece("e", 0, "x")]
+    buffer.discard_origin("x")
+    assert (buffer.size, buffer.events, drain(buffer)) == (1, 1, [EventBatch(piece("cd", 0, "y"))])
+
+
+def test_the_oldest_token_after_many_events_is_dropped_in_time_in_proportion() -> None:
+    def work(size: int) -> None:
+        buffer = TokenBuffer(2 * size)
+        for number in range(size):
+            buffer.put_event(mark(str(number)))
+        for _ in range(size):
+            buffer.offer("x")
+        for _ in range(size):
+            buffer.force("y", "text", "drop_oldest")
+        assert buffer.undelivered(0) == [Undelivered("text", "y")] * size
+
+    assert steps(lambda: work(4000)) < 9 * steps(lambda: work(500))
+
+
+def test_the_oldest_token_after_many_events_is_dropped_also_when_some_of_them_have_gone() -> None:
+    buffer = filled(600, max_size=2000)
+    for number in range(700):
+        buffer.put_event(mark(str(number)))
+    for token in "abc":
+        buffer.offer(token)
+    buffer.take(600, 1)
+    buffer.commit()
+    for token, gone in (("d", 0), ("e", 60), ("f", 300)):
+        for _ in range(gone):
+            buffer.take(1, 1)
+            buffer.commit()
+        buffer.max_size = buffer.size
+        assert buffer.force(token, "text", "drop_oldest")
+    assert [token.text for token in buffer.undelivered(1)] == ["d", "e", "f"]
+    assert len(buffer.undelivered_events(1)) == 340
 
 
 def test_what_has_gone_out_is_not_kept_for_ever() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.log import StreamLog
-from penstock.events import Event, Phase, StreamSnapshot, TokenEvent
+from penstock.events import Event, Phase, StreamSnapshot, TokenEvent, ToolCallDelta
 from tests.unit.flow.common import KEEP_ALL, Writer
 
 
@@ -59,6 +59,15 @@ def test_coalesce_does_not_merge_two_parts_and_keeps_part_and_phase() -> None:
         ("aa", 1, "final_answer"),
         ("b", 0, None),
     ]
+
+
+def test_coalesce_does_not_merge_the_calls_of_two_inputs() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "coalesce", 1)
+    for text, origin in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("e", None)):
+        writer.put(ToolCallDelta(index=0, text=text, origin=origin))
+    given = [(event.text, event.origin, event.seq) for event in take_all(cursor) if isinstance(event, ToolCallDelta)]
+    assert given == [("ab", "x", 2), ("cd", "y", 4), ("e", None, 5)]
 
 
 def test_tokens_that_were_read_are_not_counted_as_dropped_when_those_behind_them_are_folded() -> None:

@@ -131,6 +131,23 @@ def test_an_event_besides_tokens_gets_the_streams_number_time_and_metadata_and_i
     assert desk.intake.size == 0
 
 
+def test_observers_hear_of_events_besides_tokens_once_they_are_in_the_log(simulation: Simulation) -> None:
+    heard: list[tuple[object, Event, int]] = []
+
+    class Watcher:
+        def happened(self, record: StreamRecord, event: Event) -> None:
+            heard.append((record, event, record.log.last_seq))
+
+    desk = Desk(simulation)
+    desk.record.observers = (Watcher(), Watcher())  # type: ignore[assignment]
+    desk.intake.push("a")
+    call = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+    desk.intake.push_event(ToolCallCompleted(index=0, call=call))
+    for _ in range(2):
+        assert desk.delivery.emit(5, None) is True
+    assert heard == [(desk.record, desk.record.log.get(2), 2)] * 2
+
+
 def test_what_was_delivered_is_taken_out_of_the_bucket(simulation: Simulation) -> None:
     desk = Desk(simulation)
     bucket = TokenBucket(10.0, 3, simulation.clock.monotonic())

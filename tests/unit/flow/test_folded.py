@@ -41,6 +41,14 @@ def test_a_pile_gives_its_text_between_any_two_places(parts: list[str], offset: 
     assert pile.read(offset, offset + length) == "".join(parts)[offset : offset + length]
 
 
+def test_a_pile_gives_its_text_between_all_places() -> None:
+    pile, whole = TextPile(), "abcdefghij"
+    for start, end in ((0, 2), (2, 5), (5, 5), (5, 6), (6, 10)):
+        pile.add(whole[start:end])
+    places = range(len(whole) + 2)
+    assert all(pile.read(start, end) == whole[start:end] for start in places for end in places)
+
+
 def test_a_long_part_of_a_pile_is_not_copied_again_and_again() -> None:
     pile = TextPile()
     for _ in range(20_000):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock.actors.stream.buffer import PartStart, TokenBuffer
+from penstock.actors.stream.buffer import Batch, PartStart, TokenBuffer
 from penstock.actors.stream.pacing import TICK, Pacer
 from penstock.events import ToolCallStarted
 
@@ -165,6 +165,11 @@ def buffer_of(*items: object) -> TokenBuffer:
     return buffer
 
 
+def joined(buffer: TokenBuffer) -> list[tuple[str, str]]:
+    """The characters that wait, each with its kind."""
+    return [(one.kind, letter) for one in buffer.undelivered(0) for letter in one.text]
+
+
 CALL = ToolCallStarted(id="c", name="f", index=0)
 
 
@@ -175,6 +180,7 @@ CALL = ToolCallStarted(id="c", name="f", index=0)
         (("ab", "c"), (0, 3)),
         (("ab", CALL), (2, 0)),
         (("ab", CALL, "cde"), (2, 3)),
+        ((("reasoning", "ab"), ("reasoning", "c")), (0, 3)),
         ((("reasoning", "ab"), ("reasoning", "c"), "de"), (2, 2)),
         (("ab", PartStart(1), "cde"), (0, 5)),
         (("ab", CALL, PartStart(1), "cde", ("refusal", "f")), (3, 1)),
@@ -190,8 +196,15 @@ def test_borders_are_events_and_changes_of_kind(items: tuple[object, ...], borde
         (("abcd", "efgh"), 6, (2, 8, 0)),  # half of the second one
         (("abcd", "efgh"), 5, (1, 4, 0)),
         (("a" * 12,), 5, (0, 0, 0)),
+        (("a" * 12,), 6, (1, 12, 0)),
         (("a" * 13,), 5, (1, 5, 1)),
-        ((("reasoning", "a" * 20),), 5, (1, 5, 1)),
+        (("a" * 13,), 12, (1, 12, 1)),
+        (("a" * 13,), 13, (1, 13, 0)),
+        (("abcd", "efghijklmnopqrst", "u"), 9, (2, 9, 1)),
+        ((("reasoning", "abcdefghijklmnopqrst"), ("refusal", "uv")), 5, (1, 5, 1)),
+        (("abc", "d"), 4, (2, 4, 0)),
+        (("abcd", "", "e"), 4, (1, 4, 0)),
+        (("abcd", PartStart(1), "efgh"), 8, (2, 8, 0)),
         (("e\u0301" * 10,), 5, (1, 4, 1)),  # not between a letter and its accent
         (("abcd", CALL, "efgh"), 8, (1, 4, 0)),
         ((), 8, (0, 0, 0)),
@@ -201,9 +214,18 @@ def test_a_portion_is_whole_tokens_and_a_part_of_a_long_one(
     items: tuple[object, ...], characters: int, portion: tuple[int, int, int]
 ) -> None:
     buffer = buffer_of(*items)
-    before = buffer.size
+    before, letters = buffer.size, joined(buffer)
     assert buffer.portion(characters, 0) == portion
     assert buffer.size == before + portion[2]
+    assert joined(buffer) == letters
+    assert sum(len(token.text) for token in buffer.undelivered(0)[: portion[0]]) == portion[1]
+    taken = []
+    while (batch := buffer.take(1, 1)) is not None:
+        if isinstance(batch, Batch):
+            taken += [(batch.kind, letter) for letter in "".join(batch.tokens)]
+        buffer.commit()
+    assert taken == letters
+    assert buffer.size == 0
 
 
 @given(
@@ -217,12 +239,10 @@ def test_no_character_is_lost_or_moved_by_dividing(items: list[object], pieces: 
         firsts = [(one.kind, one.text) for one in buffer.undelivered(0)[:tokens]]
         assert sum(len(text) for _, text in firsts) == characters
 
-    def joined(buffer: TokenBuffer) -> list[tuple[str, str]]:
-        return [(one.kind, letter) for one in buffer.undelivered(0) for letter in one.text]
-
     assert joined(buffer) == joined(whole)
 
 
 def test_a_full_buffer_gives_half_of_its_tokens() -> None:
     buffer = buffer_of(*["abcd"] * 10)
     assert buffer.portion(0, 5) == (5, 20, 0)
+    assert buffer_of(*[""] * 10).portion(0, 5) == (5, 0, 0)

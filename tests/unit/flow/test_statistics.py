@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
+import msgspec
 import pytest
 
-from penstock.actors.stream.statistics import Counters
+from penstock.actors.stream.histograms import GAP_BOUNDS
+from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolResult
 
 
@@ -16,6 +19,21 @@ def test_nothing_has_been_counted_at_first() -> None:
     assert (counters.last_activity, counters.tools_until, counters.first_delivery) == (7.0, 7.0, None)
     counts = {name: getattr(counters, name) for name in Counters.__slots__ if name[0] != "_" and name not in times}
     assert counts == dict.fromkeys(counts, 0)
+
+
+def test_what_only_some_streams_have_is_nothing_for_the_others() -> None:
+    required: dict[str, Any] = {field.name: 1 for field in msgspec.structs.fields(StreamStatistics) if field.required}
+    statistics = StreamStatistics(**required)
+    counts = {"source_bytes", "source_chunks", "replaced", "skipped", "tee_errors", "attempts", "hedges_refused"}
+    others = {name: getattr(statistics, name) for name in StreamStatistics.__struct_fields__ if name not in required}
+    assert others == {name: 0 if name in counts else None for name in others} | {"production_active": False}
+    assert counts < others.keys()
+
+
+@pytest.mark.parametrize(("size", "capacity", "share"), [(0, 8, 0.0), (6, 8, 0.75), (9, 8, 1.0), (9, None, None)])
+def test_the_buffer_is_in_use_up_to_all_of_it(size: int, capacity: int | None, share: float | None) -> None:
+    required: dict[str, Any] = {field.name: 1 for field in msgspec.structs.fields(StreamStatistics) if field.required}
+    assert StreamStatistics(**required | {"buffer_size": size}, capacity=capacity).utilisation == share
 
 
 def test_an_event_besides_tokens_is_activity() -> None:
@@ -56,6 +74,20 @@ def test_there_are_no_quantiles_before_the_second_delivery() -> None:
     assert counters.quantile(0.5) is None
     counters.delivered(1, 1, 1.0)
     assert counters.quantile(0.5) is None
+
+
+def test_each_gap_is_counted_once_for_each_of_its_tokens() -> None:
+    counters = Counters(0.0)
+    counters.delivered(3, 3, 1.0)
+    assert counters.gap_counts() == ()
+    for tokens, now in ((2, 2.0), (4, 4.0), (1, 9.0)):
+        counters.delivered(tokens, tokens, now)
+    counts = counters.gap_counts()
+    assert {place: count for place, count in enumerate(counts) if count} == {
+        bisect_left(GAP_BOUNDS, 0.5): 6,
+        bisect_left(GAP_BOUNDS, 5.0): 1,
+    }
+    assert len(counts) == len(GAP_BOUNDS) + 1
 
 
 def test_the_quantiles_are_of_the_last_512_gaps() -> None:

@@ -237,6 +237,16 @@ def test_a_socket_names_them_too() -> None:
     assert [(event["text"], event.get("origin")) for event in found] == [("ab", "A"), ("c", 'B"'), ("{", None)]
 
 
+@pytest.mark.parametrize("made", [UiProjection, AguiProjection])
+def test_a_snapshot_is_told_in_the_order_of_its_text_whatever_parts_its_inputs_have(made: type[Projection]) -> None:
+    spans = [
+        AnswerPart(index=index, kind="text", start=at, end=at + 1, origin=origin)
+        for at, (index, origin) in enumerate([(1, "A"), (0, "B"), (2, "A"), (1, "B")])
+    ]
+    found = shapes(fed(made(opening()), numbered([folded("abcd", *spans), say("e", "A")])))
+    assert "".join(chunk.get("delta", "") for chunk in found) == "abcde"
+
+
 def test_ui_has_parts_for_each_input_at_the_same_time() -> None:
     events = numbered([say("a", "A"), say("b", "B"), say("c", "A"), say("h", "B", "reasoning"), done("abc")])
     found = shapes(fed(UiProjection(opening()), events))[2:-3]

@@ -255,6 +255,48 @@ def test_ctrl_c_leaves_no_child_behind(house: House, when: str) -> None:
     assert house.start().is_alive()
 
 
+def test_ctrl_c_in_the_start_of_a_child_without_a_name_kills_nothing(house: House) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    other = house.start()
+    with pytest.raises(KeyboardInterrupt):
+        house.supervisor.start_here(Child(ChildSpec(id="b", cls=Worker), None, (interrupt,)))
+    house.simulation.settle()
+    assert [info.ref for info in which_children(house.ref)] == [other]
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_ctrl_c_after_the_start_of_a_child_without_a_name_kills_it(house: House, is_dead: bool) -> None:
+    class Interrupts(dict[ProcessRef, Child]):
+        def __setitem__(self, ref: ProcessRef, child: Child) -> None:
+            if is_dead:
+                house.runtime.exit(ref, KILL)
+                house.simulation.settle()
+                assert ref._actor_weakref() is None
+            raise KeyboardInterrupt
+
+    refs: list[ProcessRef] = []
+    house.supervisor.between = refs.append
+    house.supervisor._by_ref = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        house.supervisor.start_here(Child(ChildSpec(id="b", cls=Worker)))
+    house.simulation.settle()
+    assert ([ref.is_alive() for ref in refs], which_children(house.ref)) == ([False], [])
+
+
+@pytest.mark.parametrize("parent", ["none", "another", "the same, of another child"])
+def test_ctrl_c_kills_no_process_that_only_has_the_name_of_the_child(house: House, parent: str) -> None:
+    if parent == "none":
+        other: Any = house.runtime.spawn(Worker, name="worker/a")
+    else:
+        supervisor = house.ref if parent != "another" else house.runtime.spawn(DynamicSupervisor)
+        other = start_child(supervisor, ChildSpec(id="b", cls=Worker, name="worker/a"))
+    house.supervisor._kill_interrupted(child_of())  # as if it came before the name was looked up
+    house.simulation.settle()
+    assert other.is_alive()
+
+
 def test_a_request_that_comes_while_the_child_starts_does_not_start_a_second_one(house: House) -> None:
     """As the one of a handler that was restarted, which waits for no answer."""
     house.supervisor.between = lambda ref: house.ref.tell(StartChild(child_of().own_spec()))

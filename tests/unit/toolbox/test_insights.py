@@ -234,6 +234,16 @@ def test_arguments_are_searched_only_if_asked_for_and_never_end_the_stream(
     assert stream.result().text == ""
 
 
+def test_arguments_are_searched_for_each_input_by_itself(system: SimulatedSystem) -> None:
+    stream = system.open_stream("s", penstock.SAFE)
+    insights = stream.insights(arguments=True)
+    for number in range(300):
+        for text, origin in (('"0", "0", ', "a"), (f"{number**3} ", "b")):
+            stream.sink().push_event(penstock.ToolCallDelta(index=0, text=text, origin=origin))
+    stream.stop()
+    assert insights.report().loops == 1
+
+
 def test_a_derived_stream_has_the_whole_text_that_it_was_given(system: SimulatedSystem) -> None:
     stream = system.open_stream("s", penstock.SAFE)
     loud = stream.map(str.upper)

@@ -165,16 +165,19 @@ class PullSubscription(Subscription):
         it: then the others get theirs first.
         """
         loop = asyncio._get_running_loop()
-        ticker = None if loop is None else ticker_of(loop)
-        if loop is not None and ticker is not None and ticker.is_spent:
-            await ticker.turn(loop)
+        ticker = None
+        if loop is not None:
+            ticker = ticker_of(loop)
+            if ticker.is_spent:
+                await ticker.turn(loop)
         while True:
             try:
                 event = self.take()
             except StopIteration:
                 raise StopAsyncIteration from None
             if event is not None:
-                if loop is not None and ticker is not None:
+                if ticker is not None:
+                    assert loop is not None
                     ticker.spend(loop)
                 return event
             await self.wait_async()
