@@ -750,6 +750,10 @@ def test_too_slow_an_iterator_is_told_and_then_over(place: Place) -> None:
     assert place.hub.subscriptions == ()
 
 
+def test_to_wake_an_iterator_runs_no_code_of_the_application(place: Place) -> None:
+    assert place.pull().subscription.is_prompt
+
+
 def test_two_iterators_do_not_know_of_each_other(place: Place) -> None:
     one, other = place.pull(), place.pull()
     place.add(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pykka
 import pytest
 
 from penstock.actors.runtime.process import Process, ProcessRef
@@ -295,6 +296,21 @@ def test_a_child_that_crashes_more_than_three_times_in_five_seconds_is_removed_a
     assert crash(3) == ["a", "b"]
     assert crash(1) == ["b"]
     assert other.is_alive()
+
+
+def test_a_caller_of_a_supervisor_that_is_killed_amid_the_call_hears_of_it_at_once(house: House) -> None:
+    answered: list[bool] = []
+
+    class Kills(Worker):
+        def on_start(self) -> None:
+            house.runtime.exit(supervisor, "kill")
+            answered.append(reply.is_done)
+
+    supervisor = house.supervisor()
+    assert supervisor not in pykka.ActorRegistry.get_all()
+    reply: Any = supervisor.ask(StartChild(ChildSpec(id="a", cls=Kills)), block=False)
+    house.simulation.settle()
+    assert answered == [True]
 
 
 def test_what_is_no_specification_is_refused(house: House) -> None:
