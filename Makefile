@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run serve quick check lint types workflows deploy test whole installed-judges judges judges-node nginx chaos simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis chromium run serve quick check lint types workflows deploy test whole installed-judges judges judges-node nginx chaos simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -86,12 +86,12 @@ installed-judges: $(VENV)/.dev
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	@$(BIN)/python -m tests.integration.promtool || true
 	@$(BIN)/python -m tests.integration.engines || true
+	@$(BIN)/python -m tests.judges.chromium || true
 
 chaos: $(VENV)/.dev  ## three nodes, their server and the network between them fail in every way for SECONDS=600, under STREAMS=300; SENTINELS=--sentinels
 	$(BIN)/python -m tests.cluster.chaos --seconds $(or $(SECONDS),600) --streams $(or $(STREAMS),300) $(SENTINELS)
 
-judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
-	@$(BIN)/python -m tests.judges.install || true
+judges: $(VENV)/.dev installed-judges  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
 	$(BIN)/python -m pytest tests/judges tests/integration/gateway --judges
 
 judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway is tried with, into .judges
@@ -125,6 +125,9 @@ nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behin
 
 promtool: $(VENV)/.dev  ## unpack Debian's promtool into .judges/, for the test of the metrics' names; skipped without it
 	$(BIN)/python -m tests.integration.promtool
+
+chromium: $(VENV)/.dev  ## unpack Debian's Chromium into .judges/ (about 400 MB), for the tests in a browser; skipped without it
+	$(BIN)/python -m tests.judges.chromium
 
 redis: $(VENV)/.dev  ## unpack Debian's redis-server into .judges/, for the tests of the log store; skipped without it
 	$(BIN)/python -m tests.integration.engines

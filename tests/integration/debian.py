@@ -30,6 +30,7 @@ class Program:
         depending: the package that depends on the libraries it needs, if it needs any.
         target: of ``make``, to unpack it.
         unneeded: large files of the packages, which are removed.
+        others: names of installed programs that will do, or paths of such.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Program:
         target: str,
         depending: str | None = None,
         unneeded: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
         judges = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges")
         self.name = Path(path).name
@@ -49,6 +51,7 @@ class Program:
         self._packages = packages
         self._depending = depending
         self._target = target
+        self._others = others
         self._unneeded = [self._folder / each for each in unneeded]
 
     def command(self) -> str:
@@ -56,9 +59,10 @@ class Program:
         if self._path.exists():
             return str(self._path)
         places = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-        if (installed := shutil.which(self.name, path=places)) is None:
-            pytest.skip(f"no {self.name} on this machine; `make {self._target}` unpacks it from Debian's packages")
-        return installed
+        for name in (self.name, *self._others):
+            if installed := shutil.which(name, path=places):
+                return installed
+        pytest.skip(f"no {self.name} on this machine; `make {self._target}` unpacks it from Debian's packages")
 
     def environment(self) -> dict[str, str]:
         """The environment to start it in: this process's, with the libraries that were unpacked."""
@@ -73,7 +77,7 @@ class Program:
         Raises:
             SystemExit: apt-get or dpkg is missing, or a package cannot be had.
         """
-        for tool in ("apt-get", "apt-cache", "dpkg", "ldd"):
+        for tool in ("apt-get", "dpkg", "ldd"):
             if shutil.which(tool) is None:
                 sys.exit(f"{tool} is missing: {self.name} can only be unpacked on Debian and its relatives")
         if not self._path.exists():
@@ -108,6 +112,7 @@ class Program:
 
 
 def _needed(package: str) -> list[str]:
-    """The packages with libraries that a package depends on; libc is there already."""
-    shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
-    return [name for name in re.findall(r"^ +Depends: (lib\S+|zlib\S+)$", shown, re.MULTILINE) if name != "libc6"]
+    """The packages with libraries that would be installed with a package. Nothing is installed."""
+    command = ["apt-get", "install", "--simulate", "--quiet", "--no-install-recommends", package]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return re.findall(r"^Inst (lib\S+|zlib\S+) ", shown, re.MULTILINE)

@@ -1,10 +1,13 @@
-"""A headless Chromium, driven over its DevTools protocol."""
+"""A headless Chromium, driven over its DevTools protocol.
+
+``make chromium`` (``python -m tests.judges.chromium``) unpacks Debian's into ``.judges/chromium``; nothing is
+installed. Tests that need it are skipped where there is none.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +17,19 @@ from typing import Any, Final
 from websockets.sync.client import ClientConnection, connect
 
 from penstock.testing import eventually
+from tests.integration.debian import Program
 
-__all__ = ["Chromium", "Page", "find_chromium", "running_chromium"]
+__all__ = ["Chromium", "Page", "running_chromium"]
 
 PATIENCE_S = 60.0
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PROGRAM: Final = Program(
+    "chromium",
+    "usr/lib/chromium/chromium",
+    ["chromium", "chromium-common"],
+    depending="chromium",
+    target="chromium",
+    others=("chromium-browser", "google-chrome", "google-chrome-stable"),
+)
 _FLAGS: Final = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"),
     *("--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-component-update"),
@@ -26,18 +37,20 @@ _FLAGS: Final = (
 )
 
 
-def find_chromium() -> str | None:
-    """The program: the environment variable ``PENSTOCK_CHROMIUM``, or one of the usual names."""
-    names = (os.environ.get("PENSTOCK_CHROMIUM"), *_NAMES)
-    return next((found for name in names if name and (found := shutil.which(name))), None)
-
-
 @contextmanager
-def running_chromium(program: str, folder: Path) -> Iterator[Chromium]:
-    """A browser with a profile of its own, in ``folder``, until the block ends."""
+def running_chromium(folder: Path) -> Iterator[Chromium]:
+    """A browser with a profile of its own, in ``folder``, until the block ends. Skips the test if there is none.
+
+    The environment variable ``PENSTOCK_CHROMIUM`` names another program.
+    """
     port_file = folder / "DevToolsActivePort"
-    command = [program, f"--user-data-dir={folder}", *_FLAGS]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    own = os.environ.get("PENSTOCK_CHROMIUM")
+    command = [own or _PROGRAM.command(), f"--user-data-dir={folder}", *_FLAGS]
+    environment = None if own else _PROGRAM.environment()
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
+    ):
         try:
             eventually(lambda: port_file.exists() and "\n" in port_file.read_text("utf-8"), PATIENCE_S)
             port, path = port_file.read_text("utf-8").split("\n")[:2]
@@ -122,3 +135,7 @@ class Page:
     def close(self) -> None:
         """Close the tab, as a user does."""
         self._browser.call("Target.closeTarget", targetId=self._target)
+
+
+if __name__ == "__main__":
+    _PROGRAM.fetch()

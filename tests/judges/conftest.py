@@ -14,7 +14,7 @@ import pytest
 
 import penstock
 from tests.integration.gateway.serving import Served
-from tests.judges.chromium import Chromium, find_chromium, running_chromium
+from tests.judges.chromium import Chromium, running_chromium
 from tests.judges.install import find_node, find_packages
 from tests.judges.real_gateway import real_gateway
 from tests.judges.scripted_gateway import ScriptedGateway
@@ -88,10 +88,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("there is no Chromium: install Debian's package chromium, or name one in PENSTOCK_CHROMIUM")
-    with running_chromium(program, tmp_path_factory.mktemp("chromium")) as running:
+    with running_chromium(tmp_path_factory.mktemp("chromium")) as running:
         yield running
 
 

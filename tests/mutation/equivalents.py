@@ -1016,6 +1016,9 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "bool(choices)",
             ),
         ],
+        "a loop over nothing": [
+            Equivalent("ChatDecoder._tell_unknown", "if self._unknown:", "self._unknown", "True"),
+        ],
         "deltas without surrogates are joined to equal ones": [
             Equivalent("ChatDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
             Equivalent(

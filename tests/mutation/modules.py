@@ -127,6 +127,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_aborts.py",
         f"{_PROVIDERS}test_raw.py",
         "tests/contract/test_corpus_openai.py",
+        "tests/contract/test_hostile_streams.py",
     ),
     "supervisors/children.py": _SUPERVISION,
     "supervisors/dynamic.py": _SUPERVISION,

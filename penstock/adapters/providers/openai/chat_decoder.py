@@ -142,9 +142,10 @@ class ChatDecoder(EventDecoder):
         self._tell_unknown(out)
 
     def _tell_unknown(self, out: list[Delta]) -> None:
-        for kind, payload in self._unknown:
-            self._skip(kind, payload, out)
-        self._unknown = []
+        if self._unknown:
+            for kind, payload in self._unknown:
+                self._skip(kind, payload, out)
+            self._unknown = []
 
     def _read_event(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data
@@ -174,7 +175,7 @@ class ChatDecoder(EventDecoder):
         self._extras.read_chunk(chunk, out)
         self._tell_unknown(out)  # before the finish
         self._is_plain = (self._is_plain or bool(choices)) and not self._extras.reasoning.is_open
-        if all(other.finish for other in self._others.values()):
+        if self._held_finish is not None and all(other.finish for other in self._others.values()):
             self._release_finish(out)
         self._read_usage(chunk, out)
         if _is_error(event, chunk):
