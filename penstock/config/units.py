@@ -25,7 +25,8 @@ _LONGEST_SENTENCE: Final = 4096  # the same for a sentence or line
 
 # Scripts that are written without blanks between words; there a word is one character.
 _DENSE: Final = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_BLANK: Final = r"[^\S\u00a0\u202f]"  # no-break spaces do not separate words
+# No-break spaces do not separate words; ASCII's separators do, as for `re` and `str`, though not for Unicode.
+_BLANK: Final = r"[[^\S\u00a0\u202f]\x1c-\x1f]"
 _WORDS: Final = rf"(?:(?={_DENSE})\X|(?:(?!{_DENSE}|{_BLANK})\X)++)(?:(?={_BLANK})\X)*+|(?:(?={_BLANK})\X)++"
 
 

@@ -63,6 +63,8 @@ def test_the_units_of_a_text_join_to_the_text_and_none_is_empty(by: Unit, text: 
 @example(text="one\r\ntwo\n", places=[4, 5])
 @example(text=HINDI, places=list(range(30)))
 @example(text=FAMILY, places=list(range(30)))
+@example(text="\x1f0\x80", places=[2])  # a separator is a blank, whether the text beside it is ASCII or not
+@example(text="a\x1cb\x1d\x1ec\u4e2d", places=[2, 4])
 def test_the_units_do_not_depend_on_the_pieces_that_a_text_comes_in(by: Unit, text: str, places: list[int]) -> None:
     recutter = Recutter(by)
     units = [unit for piece in pieces_of(text, places) for unit in recutter.feed(piece)] + recutter.flush()
