@@ -67,7 +67,7 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str,
             arguments[name] = body[name]
     if "tools" in body:
         arguments["tools"] = _tools(gateway, body["tools"])
-    given = body.get("parameters") or {}
+    given = {} if body.get("parameters") is None else body["parameters"]
     if not isinstance(given, Mapping):
         raise RequestRefused.bad_request("parameters must be an object of the model's parameters.", "parameters")
     if "tools" in given:
@@ -75,8 +75,11 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str,
     parameters = hosts | model_parameters(given, has_extra_body=True)
     if "extra_body" in hosts and "extra_body" in parameters:
         parameters["extra_body"] = {**hosts["extra_body"], **parameters["extra_body"]}
-    model = arguments.get("model") or gateway.system.settings.model()
-    if not isinstance(model, str) or not model:
+    model = arguments.get("model")
+    if model is not None and not isinstance(model, str):  # also {} and []
+        raise RequestRefused.bad_request("model must be the name of a model.", "model")
+    model = model or gateway.system.settings.model()
+    if not model:
         raise RequestRefused.bad_request("model is missing, and the server has no default.", "model")
     return arguments | {"model": model}, parameters
 

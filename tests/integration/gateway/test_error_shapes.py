@@ -78,6 +78,15 @@ def test_an_error_does_not_repeat_what_came(path: str, body: dict[str, Any]) -> 
         assert SECRET not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("model", {}), ("model", []), ("model", 0), ("parameters", []), ("parameters", "")]
+)
+def test_an_empty_value_of_another_type_is_not_taken_for_an_absent_one(field: str, value: object) -> None:
+    with gateway(Answer("Hi.")) as served:
+        answer = served.post("/v1/agents", {"model": "m", field: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
 def test_an_id_that_is_in_use_is_not_repeated() -> None:
     with gateway(Answer("Hi.")) as served:
         assert served.post("/v1/streams", {"stream_id": SECRET}).status_code == 201
