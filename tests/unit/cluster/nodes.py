@@ -13,6 +13,7 @@ from penstock.config.cluster import ClusterOptions
 from penstock.config.options import StreamOptions
 from penstock.config.settings import Settings
 from penstock.errors import StoreUnavailable
+from penstock.ports import Registration
 
 __all__ = ["EAGER", "LEASE", "Link", "SharedStore", "node_of", "nodes"]
 
@@ -27,13 +28,49 @@ class SharedStore(MemoryLogStore):
     def close(self) -> None:
         pass
 
+    def is_served(self, log: str) -> bool:
+        """Whether a node carries out the commands to a log."""
+        return log in self._commands._served
+
+
+class _Served:
+    """Commands that a node carries out, as long as its link is not cut. Implements `penstock.ports.Registration`."""
+
+    def __init__(self, among: list[_Served], log: str, carry_out: Any, registration: Registration) -> None:
+        self._among = among
+        self.log = log
+        self.carry_out = carry_out
+        self.registration = registration
+
+    def close(self) -> None:
+        if self in self._among:
+            self._among.remove(self)
+        self.registration.close()
+
 
 class Link:
-    """A node's connection to a store. Implements `penstock.ports.LogStore`."""
+    """A node's connection to a store. Implements `penstock.ports.LogStore`.
+
+    While it is cut, no command reaches the node either.
+    """
 
     def __init__(self, store: SharedStore) -> None:
         self._store = store
-        self.is_cut = False
+        self._served: list[_Served] = []
+        self._is_cut = False
+
+    @property
+    def is_cut(self) -> bool:
+        return self._is_cut
+
+    @is_cut.setter
+    def is_cut(self, is_cut: bool) -> None:
+        self._is_cut = is_cut
+        for one in list(self._served):
+            if is_cut:
+                one.registration.close()
+            elif not self._store.is_served(one.log):
+                one.registration = self._store.serve(one.log, one.carry_out)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -50,7 +87,9 @@ class Link:
     def serve(self, log: str, carry_out: Any) -> Any:
         if self.is_cut:
             raise StoreUnavailable("memory", "the link is cut")
-        return self._store.serve(log, carry_out)
+        served = _Served(self._served, log, carry_out, self._store.serve(log, carry_out))
+        self._served.append(served)
+        return served
 
     # Named here, as `isinstance` looks for them in the class.
     name = property(lambda self: self._store.name)
