@@ -313,7 +313,10 @@ class _RemoteIntake(Intake):
     ) -> int:
         raise RunsElsewhere(self.stream_id, "feeding it without waiting")
 
-    def push_event(self, event: Any, *, is_void: Callable[[], bool] | None = None) -> bool:
+    def push_some(self, tokens: Any, first: int) -> int:
+        raise RunsElsewhere(self.stream_id, "feeding it without waiting")
+
+    def push_event(self, event: Any, *, is_void: Callable[[], bool] | None = None, wakes: bool = True) -> bool:
         raise RunsElsewhere(self.stream_id, "adding events")
 
     def offer_event(
@@ -323,5 +326,6 @@ class _RemoteIntake(Intake):
         is_void: Callable[[], bool] | None = None,
         *,
         is_of_all: bool = False,
+        wakes: bool = True,
     ) -> bool:
         raise RunsElsewhere(self.stream_id, "adding events")

@@ -519,13 +519,11 @@ def test_a_token_is_not_written_twice_if_noting_it_fails(simulation: Simulation)
     assert (scene.logged, noted) == (["a", "b"], ["a", "b"])
 
 
-def test_a_read_with_an_event_or_without_anything_to_say_is_no_direct_turn(simulation: Simulation) -> None:
+def test_events_among_the_tokens_take_the_direct_turn_with_them(simulation: Simulation) -> None:
     scene = Scene(simulation, max_buffer_size=10)
     assert scene.offer("a") is True
     assert scene.offer(KeepAlive()) is True
     assert scene.offer("b", EventDelta(ProviderEvent(type="x", payload=None)), "c") is True
-    assert scene.logged == ["a"]
-    simulation.settle()
     assert scene.logged == ["a", "b", "ProviderEvent", "c"]
     assert scene.offer("d") is True
     assert scene.logged[-1] == "d"
@@ -548,3 +546,200 @@ def test_the_part_of_a_second_answer_begins_before_its_first_token(simulation: S
     assert scene.offer("b") is True
     simulation.settle()
     assert [event.part for event in scene.record.log if isinstance(event, TokenEvent)] == [0, 1]
+
+
+# --- streams whose tokens wait for a batch -------------------------------------------------------------------------------
+
+
+def test_full_batches_are_emitted_by_the_thread_that_brings_them(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=3, max_buffer_size=100)
+    assert scene.offer(*"abcdefgh") is True
+    assert (scene.logged, scene.buffered, scene.record.state) == (["abc", "def"], ["g", "h"], "streaming")
+    assert scene.offer("i") is True
+    assert (scene.logged, scene.buffered) == (["abc", "def", "ghi"], [])
+    scene.offer("j")
+    simulation.advance(1)
+    assert (scene.logged, scene.record.state) == (["abc", "def", "ghi", "j"], "idle")
+
+
+@pytest.mark.parametrize("keeps_text", [False, True])
+def test_a_read_that_is_longer_than_the_buffer_is_taken_in_turns(simulation: Simulation, keeps_text: bool) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4, keeps_text=keeps_text)
+    assert scene.offer(*"abcdefghi") is True
+    assert (scene.logged, scene.buffered, scene.rooms) == (["ab", "cd", "ef", "gh"], ["i"], 0)
+    assert scene.record.statistics().backpressure_events == 0
+    assert scene.call.builder.outcome().text == ("abcdefghi" if keeps_text else "")
+
+
+def test_the_reader_thread_takes_the_turns_too(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4)
+    assert scene.attempt.deltas([TextDelta(text) for text in "abcdefghi"]) is True
+    assert (scene.logged, scene.buffered) == (["ab", "cd", "ef", "gh"], ["i"])
+    scene = Scene(simulation)
+    assert scene.attempt.deltas([TextDelta(text) for text in "abcdefghi"]) is True
+    assert (scene.logged, scene.buffered) == (list("abcdefghi"), [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate_limit": 10.0},
+        {"batch_size": "adaptive", "strategy": "hybrid"},
+        {"pacing": "adaptive"},
+        {"journal": Journal()},
+    ],
+)
+def test_the_actor_emits_the_batches_of_a_stream_that_is_not_ordinary(
+    simulation: Simulation, options: dict[str, Any]
+) -> None:
+    scene = Scene(simulation, **{"batch_size": 2, "max_buffer_size": 10, **options})
+    assert scene.offer(*"abcd") is True
+    assert (scene.logged, scene.buffered) == ([], list("abcd"))
+    simulation.advance(30)
+    assert ("".join(scene.logged), scene.buffered) == ("abcd", [])
+
+
+def test_a_message_that_waits_comes_before_a_batch(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2)
+    scene.actor.ask(Pause(), block=False)
+    assert scene.offer(*"abcd") is True
+    assert (scene.logged, scene.buffered) == ([], list("abcd"))
+    simulation.settle()
+    assert scene.offer(*"ef") is None
+    assert (scene.logged, scene.rooms) == ([], 0)
+    scene.actor.ask(Resume())
+    simulation.settle()
+    assert (scene.logged, scene.rooms) == (["ab", "cd"], 1)
+    assert scene.offer() is True
+    assert scene.logged == ["ab", "cd", "ef"]
+
+
+def test_a_batch_for_a_subscriber_whose_code_may_block_is_emitted_by_the_actor(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2)
+    scene.subscribe(foreign_reader(scene))
+    scene.offer(*"ab")
+    assert scene.logged == []
+    simulation.settle()
+    assert scene.logged == ["ab"]
+
+
+def test_a_traced_stream_emits_its_batches_by_messages(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2)
+    inspect.set_trace(scene.actor, lambda *step: None)
+    scene.offer(*"ab")
+    assert scene.logged == []
+    simulation.settle()
+    assert scene.logged == ["ab"]
+
+
+def test_a_slow_subscriber_holds_the_batches(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4)
+    reader = StreamReader(scene.record.hub, scene.cursor(1), scene.record.emptied)
+    scene.subscribe(reader)
+    assert scene.offer(*"abcdefghi") is None
+    assert (scene.logged, scene.buffered, scene.record.is_held) == (["ab", "cd"], list("efgh"), True)
+    assert scene.rooms == 0
+    while reader.take():
+        simulation.settle()
+    assert scene.rooms == 1
+    assert scene.offer() is True
+    simulation.advance(1)
+    while reader.take():
+        simulation.settle()
+    assert "".join(scene.logged) == "abcdefghi"
+
+
+class Joining(Subscription):
+    """Has another subscribe when it is woken for the first time."""
+
+    is_prompt = True
+
+    def __init__(self, scene: Scene, join: Callable[[], object]) -> None:
+        super().__init__(scene.record.hub, scene.cursor(), None)
+        self._join: Callable[[], object] | None = join
+
+    def wake(self) -> None:
+        if self._cursor.log.last_seq and self._join is not None:
+            join, self._join = self._join, None
+            join()
+
+
+def test_the_code_of_a_subscriber_that_comes_during_the_turn_runs_in_the_actors(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=20)
+    woken: list[int] = []
+    late = StreamReader(scene.record.hub, scene.cursor(), lambda: woken.append(scene.record.log.last_seq))
+    assert late.is_prompt is False
+    scene.subscribe(Joining(scene, lambda: scene.record.hub.add(late)))
+    late.take()  # it listens from now on
+    assert scene.offer(*"abcdef") is True
+    assert (scene.logged, woken) == (["ab", "cd", "ef"], [])
+    assert scene.record.intake.inbox.qsize() == 1  # type: ignore[attr-defined] # one call of the actor, not one an event
+    simulation.settle()
+    assert woken == [3]
+    scene.offer(*"gh")
+    assert woken == [3]
+
+
+def test_a_crash_while_a_batch_is_emitted_loses_nothing(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=20)
+    scene.subscribe(Broken(scene, 2))
+    assert scene.offer(*"abcdef") is True
+    assert isinstance(simulation.runtime.exit_reason(scene.actor), RuntimeError)
+    assert (scene.logged, scene.buffered) == (["ab", "cd"], ["e", "f"])
+    for broken in scene.record.hub.subscriptions:
+        scene.record.hub.remove(broken)
+    scene.start()
+    assert scene.logged == ["ab", "cd", "ef"]
+
+
+def test_a_turn_that_cannot_be_begun_is_left_to_the_actor(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(simulation, batch_size=2)
+
+    def fail(self: Mailbox) -> bool:
+        raise MemoryError
+
+    scene.offer("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Mailbox, "borrow", fail)
+        with pytest.raises(MemoryError):
+            scene.offer("b")
+    assert (scene.logged, scene.buffered) == ([], ["a", "b"])
+    simulation.settle()
+    assert scene.logged == ["ab"]
+
+
+def test_a_killed_actor_emits_no_batch(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2)
+    simulation.runtime.exit(scene.actor, KILL)
+    scene.offer(*"ab")
+    assert (scene.logged, scene.buffered) == ([], ["a", "b"])
+    scene.start()
+    assert scene.logged == ["ab"]
+
+
+def test_an_attempt_that_is_abandoned_during_a_turn_pushes_no_more(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=2)
+    scene.subscribe(Joining(scene, scene.attempt.abandon))
+    assert scene.offer(*"abcd") is False
+    assert (scene.logged, scene.buffered) == (["ab"], [])
+
+
+@pytest.mark.parametrize("ending", [Cancel("enough"), StopStream()])
+def test_no_batch_comes_after_the_end(simulation: Simulation, ending: Any) -> None:
+    scene = Scene(simulation, batch_size=2)
+    scene.offer(*"ab")
+    scene.actor.ask(ending)
+    assert scene.offer(*"cd") is False
+    assert scene.logged[0] == "ab"
+    assert len(scene.logged) == 2
+
+
+def test_events_are_emitted_by_the_thread_that_brings_them(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=3, max_buffer_size=4)
+    event = EventDelta(ProviderEvent(type="x", payload=None))
+    assert scene.offer("a") is True
+    assert scene.offer(event, *"bcdefg", event, "h") is True
+    assert scene.logged == ["a", "ProviderEvent", "bcd", "efg", "ProviderEvent"]
+    assert scene.buffered == ["h"]

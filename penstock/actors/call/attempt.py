@@ -21,7 +21,7 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.buffer import PartStart
-from penstock.actors.stream.direct import deliver
+from penstock.actors.stream.direct import deliver, emit_due, push
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.config.own_code import is_own
@@ -386,7 +386,9 @@ class Attempt:
         try:
             if self._is_in_order:
                 return self._push_in_order(items)
-            return self._record.intake.push_blocking(items, self._is_abandoned)
+            done = deliver(self._record, items, self)
+            done += push(self._record, items[done:], self)
+            return done == len(items) or self._record.intake.push_blocking(items[done:], self._is_abandoned)
         finally:
             self._end_pushing()
 
@@ -420,29 +422,25 @@ class Attempt:
         Raises:
             StreamClosed: the stream has ended, or this attempt is abandoned.
         """
-        rest, intake, done = self._rest, self._record.intake, self._pushed
+        rest, done = self._rest, self._pushed
         try:
             while done < len(rest):
                 end, last = done, min(done + _AT_ONCE, len(rest))
                 while end < last and rest[end].__class__ is tuple:
                     end += 1
-                # Under the lock, so that after `abandon` it is certain what the stream has got.
-                with self.lock:
-                    if end == done:
+                if end > done:
+                    done += push(self._record, rest[done:end], self, on_room)
+                    if done < end:
+                        return
+                else:
+                    with self.lock:  # so that after `abandon` it is certain what the stream has got
                         if not self._push_event(rest[done], on_room):
                             return
-                        done += 1
-                        continue
-                    tokens = rest[done:end]
-                    taken = intake.push_now(tokens, on_room, self._is_abandoned)
-                    if self.keeps_text:
-                        self.took(tokens[:taken])
-                done += taken
-                if taken < len(tokens):
-                    return
+                    done += 1
             self._has_events = False
             self._is_in_order = self.keeps_text
         finally:
+            emit_due(self._record)
             self._pushed = done
             if done * 2 >= len(rest):
                 del rest[:done]
@@ -458,9 +456,9 @@ class Attempt:
         if event.__class__ is PartStart:
             is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned, is_of_all=True)
         elif isinstance(event, AnswerEvent):
-            return intake.offer_event(event, on_room, self._is_abandoned, is_of_all=True)
+            return intake.offer_event(event, on_room, self._is_abandoned, is_of_all=True, wakes=False)
         else:
-            is_taken = intake.push_event(event, is_void=self._is_abandoned)
+            is_taken = intake.push_event(event, is_void=self._is_abandoned, wakes=False)
         if not is_taken:
             raise StreamClosed(self._record.stream_id)
         return True

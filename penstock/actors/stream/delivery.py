@@ -10,6 +10,8 @@ import msgspec
 
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
+from penstock.actors.stream.hub import are_prompt
+from penstock.actors.stream.messages import JOINED
 from penstock.actors.stream.observing import notify
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
@@ -22,7 +24,18 @@ __all__ = ["Delivery"]
 class Delivery:
     """The writing side of one incarnation of a stream's actor. Every write carries the actor's epoch."""
 
-    __slots__ = ("_clock", "_epoch", "_failures", "_hub", "_intake", "_log", "_record", "problem")
+    __slots__ = (
+        "_clock",
+        "_epoch",
+        "_failures",
+        "_has_called",
+        "_hub",
+        "_intake",
+        "_is_direct",
+        "_log",
+        "_record",
+        "problem",
+    )
 
     def __init__(self, record: StreamRecord, epoch: int) -> None:
         self._record = record
@@ -32,6 +45,8 @@ class Delivery:
         self._hub = record.hub
         self._clock = record.runtime.clock
         self._failures = 0  # consecutive
+        self._is_direct = False  # the turn is that of a thread that brings tokens
+        self._has_called = False  # in such a turn, the actor has been called for a subscriber that has come meanwhile
         self.problem: Exception | None = None
         """Why the last delivery failed. None if it was refused because the stream has ended or has another actor."""
 
@@ -75,9 +90,29 @@ class Delivery:
             for observer in record.observers:
                 notify(observer.happened, record, event)
         self._failures = 0
-        if self._hub.announce():
+        if self._announce_directly() if self._is_direct else self._hub.announce():
             record.counters.held += 1
         return True
+
+    def begin_direct_turn(self) -> None:
+        """Until `end_direct_turn`, wake no subscriber in whose `wake` code of the application runs.
+
+        There is none now. The actor is told of one that comes meanwhile.
+        """
+        self._is_direct, self._has_called = True, False
+
+    def end_direct_turn(self) -> None:
+        """See `begin_direct_turn`."""
+        self._is_direct = False
+
+    def _announce_directly(self) -> bool:
+        present = self._hub.subscriptions
+        if not are_prompt(present):
+            present = tuple(one for one in present if one.is_prompt)
+            if not self._has_called:
+                self._has_called = True
+                self._intake.inbox.put(JOINED)
+        return self._hub.announce(present)
 
     def _number(self, event: SideEvent, seq: int) -> SideEvent:
         log = self._log

@@ -4,27 +4,31 @@ It is a turn of the actor all the same. The thread holds the actor's mailbox, so
 takes the turn only if the mailbox is empty: pause, flush, cancel and every other message have their place before it or
 after it. What it raises is a crash of the actor.
 
-It is for the ordinary case: no token waits for a batch, nothing is buffered, there is no rate limit, no adaptive
-rhythm and no journal, no subscriber is slow, and none runs code of the application when it is woken. In any other case
-the tokens go into the intake.
+It is for the ordinary case: there is no rate limit, no adaptive rhythm and no journal, no subscriber is slow, and none
+runs code of the application when it is woken. Where no token waits for a batch and nothing is buffered, the tokens go
+into the log without a way through the intake (`deliver`); else into the intake, and the thread emits the batches that
+are full (`push`). In any other case the actor is woken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.emitting import Emitter
-from penstock.actors.stream.hub import Subscription
-from penstock.actors.stream.messages import JOINED
+from penstock.actors.stream.hub import Subscription, are_prompt
+from penstock.actors.stream.intake import Inbox
+from penstock.actors.stream.messages import JOINED, PUSHED
 from penstock.actors.stream.record import StreamRecord
+from penstock.errors import StreamClosed
 from penstock.events import TokenEvent, TokenKind
 
-__all__ = ["DirectEmitter", "Source", "deliver"]
+__all__ = ["DirectEmitter", "Source", "deliver", "emit_due", "push"]
 
 _EVENTS_A_TURN: Final = 64  # as many as the actor emits in a turn
+_PLAIN: Final = ("idle", "buffering", "streaming")  # states in which the stream does not wait for something else
 
 
 class Source(Protocol):
@@ -52,7 +56,7 @@ def deliver(record: StreamRecord, tokens: Sequence[tuple[str, TokenKind]], sourc
     Does not block.
     """
     inbox = record.intake.inbox
-    if inbox.__class__ is not Mailbox or not inbox.borrow():
+    if inbox.__class__ is not Mailbox or not getattr(inbox.owner, "_passes", False) or not inbox.borrow():
         return 0
     stream = inbox.owner
     if not isinstance(stream, DirectEmitter):  # it is dead, or just being started
@@ -63,8 +67,87 @@ def deliver(record: StreamRecord, tokens: Sequence[tuple[str, TokenKind]], sourc
     return given[0]
 
 
+def push(
+    record: StreamRecord,
+    tokens: Sequence[tuple[str, TokenKind]],
+    source: Source,
+    on_room: Callable[[], None] | None = None,
+) -> int:
+    """Push tokens into the stream's intake, and take the turns that they bring; returns how many there was room for.
+
+    Does not block. If some are left, ``on_room`` is called as by `Intake.push_now`.
+
+    Raises:
+        StreamClosed: with ``on_room``, if some are left since the stream has ended, or the source is void.
+    """
+    intake, done = record.intake, 0
+    while done < len(tokens):
+        with source.lock:
+            if source.is_void:
+                break
+            first, done = done, intake.push_some(tokens, done)
+            if source.keeps_text:
+                source.took(tokens[first:done])
+        if not emit_due(record):
+            break
+    if done < len(tokens) and on_room is not None:
+        with source.lock:
+            if source.is_void:
+                raise StreamClosed(record.stream_id)
+            taken = intake.push_now(tokens[done:], on_room)
+            if source.keeps_text:
+                source.took(tokens[done : done + taken])
+        done += taken
+    return done
+
+
+def emit_due(record: StreamRecord) -> bool:
+    """If the stream has something to emit that was pushed without waking it, emit it, or wake the stream's actor.
+
+    Returns whether the stream had a turn in this thread. Does not block.
+    """
+    intake, had_turn = record.intake, False
+    if intake.is_due():
+        try:
+            had_turn = _take_turn(intake.inbox)
+        finally:
+            if not had_turn:
+                intake.wake()
+    return had_turn
+
+
+def _take_turn(inbox: Inbox) -> bool:
+    """Let the stream emit what is due, in this thread; returns whether it has had its turn. Does not block."""
+    if inbox.__class__ is not Mailbox or not inbox.borrow():
+        return False
+    stream = inbox.owner
+    if not isinstance(stream, DirectEmitter):  # it is dead, or just being started
+        inbox.leave()
+        return False
+    had_turn: list[bool] = []
+    stream.run_step(stream.emit_due, had_turn)
+    return bool(had_turn)
+
+
 class DirectEmitter(Emitter):
     """The part of `TokenStream` that is run by the thread that brings tokens."""
+
+    def emit_due(self, had_turn: list[bool]) -> None:
+        """Do what `PUSHED` would have the actor do, if this is an ordinary case; the caller holds the mailbox.
+
+        ``had_turn`` gets an item if it is, also if this raises.
+        """
+        if self._attention or self._trace is not None or self._state not in _PLAIN or self._ending is not None:
+            return
+        if self._stream.journal is not None or self._bucket is not None or self._rhythm is not None:
+            return
+        if not self._hub.held and are_prompt(self._hub.subscriptions):
+            had_turn.append(True)
+            self._delivery.begin_direct_turn()
+            try:
+                self._handle(PUSHED)
+            finally:
+                self._delivery.end_direct_turn()
 
     def give(self, tokens: Sequence[tuple[str, TokenKind]], source: Source, given: list[int]) -> None:
         """Take a direct turn, if this is the ordinary case; see `deliver`. The caller holds the mailbox.
@@ -120,7 +203,7 @@ class DirectEmitter(Emitter):
         """
         hub = self._hub
         present = told = hub.subscriptions
-        if present is not subscriptions and not _are_prompt(present):
+        if present is not subscriptions and not are_prompt(present):
             told = tuple(one for one in present if one.is_prompt)
             self.actor_inbox.put(JOINED)
         if hub.announce(told):
@@ -131,14 +214,7 @@ class DirectEmitter(Emitter):
     def _is_ordinary(self, subscriptions: tuple[Subscription, ...]) -> bool:
         if not self._passes or self._attention or self._trace is not None or self._state != "idle":
             return False
-        return self._ending is None and not self._hub.held and _are_prompt(subscriptions)
-
-
-def _are_prompt(subscriptions: tuple[Subscription, ...]) -> bool:
-    for subscription in subscriptions:  # noqa: SIM110 - a generator takes longer than all else here
-        if not subscription.is_prompt:
-            return False
-    return True
+        return self._ending is None and not self._hub.held and are_prompt(subscriptions)
 
 
 def _batch(tokens: Sequence[tuple[str, TokenKind]], first: int, most: int) -> tuple[tuple[str, ...], TokenKind]:

@@ -13,7 +13,7 @@ from penstock.actors.stream.crowd import LARGEST_TUPLE, Crowd, key_of
 from penstock.actors.stream.cursor import Cursor
 from penstock.config.options import Slow
 
-__all__ = ["UNOWNED", "Hub", "HubOwner", "Subscription", "nothing"]
+__all__ = ["UNOWNED", "Hub", "HubOwner", "Subscription", "are_prompt", "nothing"]
 
 
 class HubOwner:
@@ -299,6 +299,14 @@ class Subscription:
     def __repr__(self) -> str:
         state = "active" if self.is_active else "over"
         return f"<{type(self).__name__} of {self._cursor.log.stream_id!r}, {state}, seq={self.seq}>"
+
+
+def are_prompt(subscriptions: tuple[Subscription, ...]) -> bool:
+    """Whether all of them are prompt; see `Subscription.is_prompt`."""
+    for subscription in subscriptions:  # noqa: SIM110 - a generator takes longer than all else here
+        if not subscription.is_prompt:
+            return False
+    return True
 
 
 def nothing() -> None:

@@ -119,25 +119,22 @@ class Intake:
             return False
         return True
 
-    def push_event(self, event: SideEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
+    def push_event(self, event: SideEvent, *, is_void: Callable[[], bool] | None = None, wakes: bool = True) -> bool:
         """Append a tool event to the buffer; returns False once the stream has ended.
 
         A tool event never waits for room, and no ``overflow`` drops it. While the buffer is full, only the last
         progress report of each tool is kept. A buffered event counts like a token, so it slows down the producers, and
         it makes the stream emit at once what comes before it (see `TokenStream`). ``is_void`` as for `push_blocking`.
+        With ``wakes=False``, the caller asks `is_due` once it holds no lock.
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
                 check_process(self._dispatcher)
                 return False
-            self._put_event(event)
+            self.buffer.put_event(event)
+            if wakes:
+                self._wake_if_due()
             return True
-
-    def _put_event(self, event: SideEvent) -> None:
-        self.buffer.put_event(event)
-        if self._wake_at < _NEVER:
-            self._inbox.put(PUSHED)  # first, as in `push`
-            self._wake_at = _NEVER
 
     def offer_event(
         self,
@@ -146,6 +143,7 @@ class Intake:
         is_void: Callable[[], bool] | None = None,
         *,
         is_of_all: bool = False,
+        wakes: bool = True,
     ) -> bool:
         """Append an event to the buffer if there is room; returns whether there was.
 
@@ -153,7 +151,7 @@ class Intake:
 
         ``is_of_all``: the places and the part of a citation are those in everything that was said, as if there had been
         no reset. They are counted from the last reset here, and a citation of text before that is void. Without it,
-        they are counted from the last reset already.
+        they are counted from the last reset already. ``wakes`` as for `push_event`.
 
         Raises:
             StreamClosed: the stream has ended, or ``is_void()``.
@@ -165,22 +163,14 @@ class Intake:
                 self._wait_for_room(_Notice(on_room))
                 return False
             if is_of_all and event.__class__ is Citation and (self.void_text or self.void_parts):
-                moved = self._moved(event)
+                moved = _moved(event, self.void_text, self.void_parts)
                 if moved is None:
                     return True
                 event = moved
-            self._put_event(event)
+            self.buffer.put_event(event)
+            if wakes:
+                self._wake_if_due()
             return True
-
-    def _moved(self, citation: Citation) -> Citation | None:
-        """The citation with its places counted from the last reset; None if it is of void text."""
-        start, end = citation.start, citation.end
-        if start is not None and end is not None:
-            if start < self.void_text >= end:
-                return None
-            start, end = max(0, start - self.void_text), end - self.void_text
-        part = max(0, citation.part - self.void_parts)
-        return msgspec.structs.replace(citation, start=start, end=end, part=part)
 
     def start_part(
         self,
@@ -241,9 +231,32 @@ class Intake:
             if self.closed or (is_void is not None and is_void()):
                 raise self._refusal()
             done = 0 if whole and self._would_split(len(tokens)) else self._fill(tokens, 0)
+            self._wake_if_due()
             if done < len(tokens):
                 self._wait_for_room(_Notice(on_room))
             return done
+
+    def push_some(self, tokens: Sequence[tuple[str, TokenKind]], first: int) -> int:
+        """Take tokens from index ``first`` on, as many as there is room for; returns the index of the first one left.
+
+        It takes none once the stream has ended. It does not wake the stream: the caller asks `is_due` once it holds no
+        lock.
+        """
+        with self._lock:
+            return first if self.closed else self._fill(tokens, first)
+
+    def is_due(self) -> bool:
+        """Whether the stream has something to do; the caller sees to it that it does, or calls `wake`."""
+        with self._lock:
+            is_due = self._has_work
+            if is_due:
+                self._wake_at = _NEVER
+            return is_due
+
+    def wake(self) -> None:
+        """Have the stream's actor look at what is buffered."""
+        with self._lock:
+            self._inbox.put(PUSHED)
 
     def _would_split(self, count: int) -> bool:
         buffer, options = self.buffer, self._options
@@ -303,6 +316,7 @@ class Intake:
                 if self.closed or (is_void is not None and is_void()):
                     raise self._refusal()
                 done = self._fill(tokens, done)
+                self._wake_if_due()
                 if done == len(tokens):
                     return
                 if self._options.overflow == "error" and not is_provider:
@@ -330,14 +344,19 @@ class Intake:
                 self.accepted += buffer.force(text, kind, overflow)
             done = len(tokens)
         else:
-            first = done
-            while done < len(tokens) and buffer.offer_kind(*tokens[done]):
-                done += 1
+            first, done = done, buffer.offer_all(tokens, done)
             self.accepted += done - first
-        if buffer.size >= self._wake_at:
+        return done
+
+    @property
+    def _has_work(self) -> bool:
+        buffer, level = self.buffer, self._wake_at
+        return level < _NEVER and (buffer.size >= level or buffer.events > 0)
+
+    def _wake_if_due(self) -> None:
+        if self._has_work:
             self._inbox.put(PUSHED)  # first: an interrupted push must not leave the stream asleep
             self._wake_at = _NEVER
-        return done
 
     def _lift_bound(self) -> None:
         """Let a buffer without a bound grow on. Until now it had one, so that `push` does not have to look."""
@@ -511,6 +530,16 @@ class Intake:
         waiters, self._waiters = self._waiters, None
         for latch in waiters or ():
             latch.release()
+
+
+def _moved(citation: Citation, void_text: int, void_parts: int) -> Citation | None:
+    """A citation with its places counted from the last reset; None if it is of void text."""
+    start, end = citation.start, citation.end
+    if start is not None and end is not None:
+        if start < void_text >= end:
+            return None
+        start, end = max(0, start - void_text), end - void_text
+    return msgspec.structs.replace(citation, start=start, end=end, part=max(0, citation.part - void_parts))
 
 
 class _Notice:

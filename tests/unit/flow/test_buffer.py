@@ -611,3 +611,23 @@ def test_a_long_queue_comes_out_in_its_order() -> None:
             buffer.commit()
     assert [token.text for token in buffer.undelivered(0)] == [str(number) for number in range(3000, 6000)]
     assert out == [str(number) for number in range(3000)]
+
+
+@pytest.mark.parametrize("room", range(6))
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("kinds", ["tttt", "trtt", "rrrr", ""])
+def test_many_offered_at_once_are_as_many_offered_one_by_one(room: int, first: int, kinds: str) -> None:
+    tokens: list[tuple[str, TokenKind]] = [
+        (str(number), "text" if kind == "t" else "reasoning") for number, kind in enumerate(kinds)
+    ]
+    at_once, one_by_one = TokenBuffer(room + 2), TokenBuffer(room + 2)
+    for buffer in (at_once, one_by_one):
+        buffer.offer("a")
+        buffer.offer_kind("b", "refusal")
+    expected = first
+    while expected < len(tokens) and one_by_one.offer_kind(*tokens[expected]):
+        expected += 1
+    assert at_once.offer_all(tokens, first) == expected
+    for name in TokenBuffer.__slots__:
+        assert getattr(at_once, name) == getattr(one_by_one, name), name
+    assert (at_once.max_size, len(at_once.undelivered(0))) == (room + 2, 2 + expected - first)
