@@ -274,7 +274,7 @@ def test_a_proxy_that_is_cut_holds_what_is_sent(program: str, tmp_path: Path) ->
         import redis
 
         for way, is_done in (("from the server", True), ("to the server", False)):
-            with redis.Redis(port=link.port, socket_timeout=0.2, retry=None) as client:
+            with redis.Redis(port=link.port, socket_timeout=1, retry=None) as client:
                 client.ping()
                 link.cut(**WAYS[way])
                 with pytest.raises(redis.TimeoutError):
