@@ -73,8 +73,8 @@ class Stamps:
 def count(plan: dict[str, Any]) -> None:
     """Read with all readers; say when the measurement begins and ends, and what has come by then.
 
-    The measurement begins ``settle`` seconds after each reader has had a token, and takes ``seconds``, or until the first
-    token is noted, if that is later.
+    The measurement begins ``settle`` seconds after each reader has had a token. It takes ``seconds``, or until a first
+    token has come, if that is later.
     """
     selector = selectors.DefaultSelector()
     late: list[float] = []
