@@ -35,6 +35,7 @@ __all__ = ["peer_load", "penstock_load", "run"]
 
 _MODEL = "paced"
 _STARTING_S = 25.0
+_FIRST_S = 10.0  # for a first token, if none comes in the time of the measurement
 _GAP_S = 0.004  # between the starts of two streams: users do not all come at the same moment
 _STAMP = re.compile(rb'"penstock_sent":([0-9.]+)[^\n]*"content":"[^"]')
 
@@ -99,11 +100,12 @@ class Tally:
 
     def add(self) -> None:
         """Count a token."""
+        before = self.tokens
+        self.tokens += 1  # first: a token that has come is counted
         if self.came is not None:
             if not self.came:
-                self.first = self.tokens
+                self.first = before
             self.came.append(time.time())
-        self.tokens += 1
 
     def late(self) -> list[float]:
         """How late each token of the measurement came, in seconds."""
@@ -141,6 +143,9 @@ def _watch(tallies: list[Tally], seconds: float) -> Result:
         tally.came = []
     with Meter() as meter:
         time.sleep(seconds)
+        deadline = time.monotonic() + _FIRST_S
+        while not any(tally.came for tally in tallies) and time.monotonic() < deadline:
+            time.sleep(0.005)
     tokens = sum(tally.tokens for tally in tallies) - before
     late = sorted(value for tally in tallies for value in tally.late())
     if not late:

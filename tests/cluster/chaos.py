@@ -38,7 +38,7 @@ from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFaile
 from tests.cluster.clocks import WallClock
 from tests.cluster.failover import Pair
 from tests.cluster.proxy import Proxy
-from tests.cluster.serving import NodeProcess, node_process, variables_of
+from tests.cluster.serving import NodeProcess, asked, node_process, sent_events, variables_of
 from tests.integration.engines import Server
 
 __all__ = ["FAULTS", "Chaos", "Client", "compared"]
@@ -91,14 +91,7 @@ class Client:
             _pause(0.1)
 
     def _open(self, node: NodeProcess) -> None:
-        body = {
-            "stream_id": self.name,
-            "provider": "openai",
-            "model": "m",
-            "messages": [{"role": "user", "content": "Hi"}],
-            "on_orphan": "continue",
-            "request_options": {"on_interrupt": self.policy},
-        }
+        body = asked(self.name, self.policy)
         url = f"{node.url}/v1/streams"
         answer = requests.post(url, json=body, headers={"idempotency-key": self.name}, timeout=10)
         if answer.status_code in (200, 201) or answer.json().get("error", {}).get("code") == "stream_exists":
@@ -121,19 +114,10 @@ class Client:
                 self.refusals[str(answer.status_code)] += 1
                 _pause(0.1)
                 return
-            self._take(answer)
-
-    def _take(self, answer: requests.Response) -> None:
-        event: dict[str, str] = {}
-        for line in answer.iter_lines(chunk_size=None):
-            name, _, value = line.decode().partition(": ")
-            if line:
-                event[name] = value
-                continue
-            self._note(event)
-            event = {}
-            if self.is_over:
-                return
+            for event in sent_events(answer):
+                self._note(event)
+                if self.is_over:
+                    return
 
     def _note(self, event: dict[str, str]) -> None:
         if event.get("event") == "gap":  # the store has lost what was read, and says so

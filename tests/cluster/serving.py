@@ -19,7 +19,7 @@ if sys.platform == "win32":
 import penstock
 from tests.integration.command import LIMIT, read_until, started
 
-__all__ = ["NodeProcess", "node_process", "variables_of"]
+__all__ = ["NodeProcess", "asked", "node_process", "sent_events", "variables_of"]
 
 LEASE = {"PENSTOCK_CLUSTER__LEASE": "1.0", "PENSTOCK_CLUSTER__HEARTBEAT": "0.3", "PENSTOCK_CLUSTER__REAP": "0.2"}
 
@@ -33,12 +33,40 @@ def variables_of(**more: str) -> dict[str, str]:
     return {"PYTHONPATH": path, **LEASE, **more}
 
 
+def asked(stream_id: str, policy: str = "restart") -> dict[str, Any]:
+    """The body that opens a stream, which goes on without readers; ``policy`` is its ``on_interrupt``."""
+    return {
+        "stream_id": stream_id,
+        "provider": "openai",
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "on_orphan": "continue",
+        "request_options": {"on_interrupt": policy},
+    }
+
+
+def sent_events(answer: requests.Response) -> Iterator[dict[str, str]]:
+    """Yield the fields of each server-sent event as it comes."""
+    event: dict[str, str] = {}
+    for line in answer.iter_lines(chunk_size=None):
+        name, _, value = line.decode().partition(": ")
+        if line:
+            event[name] = value
+        else:
+            yield event
+            event = {}
+
+
 class NodeProcess:
     """A node that serves."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         self.process = process
         self.url = url
+
+    def last_seq(self, stream_id: str) -> int:
+        """The number of a stream's last event, as the node knows it."""
+        return int(self.get(f"/v1/streams/{stream_id}").json()["last_seq"])
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)

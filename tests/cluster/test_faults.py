@@ -100,7 +100,7 @@ def test_a_first_call_whose_answer_is_lost_is_told_as_new(server: Server, open_s
 
 
 def test_an_answer_that_stays_away_is_a_typed_error_within_the_bound(server: Server, open_store: Open) -> None:
-    store = open_store(timeout=0.2, patience=0.3)
+    store = open_store(timeout=1.0, patience=1.0)
     server.stop()
     try:
         with pytest.raises(StoreUnavailable):

@@ -29,7 +29,7 @@ from tests.cluster.conftest import Open
 from tests.cluster.namespaces import Namespace
 from tests.cluster.owners import Owner
 from tests.cluster.proxy import Proxy
-from tests.cluster.serving import NodeProcess, node_process, variables_of
+from tests.cluster.serving import NodeProcess, asked, node_process, variables_of
 from tests.integration.command import run
 from tests.integration.engines import PROGRAMS, Server
 from tests.integration.gateway.serving import events_of
@@ -177,23 +177,8 @@ def _says_that_it_loads(store: ValkeyJournal) -> bool:
 # --- nodes -----------------------------------------------------------------------------------------------------------
 
 
-def asked(stream_id: str) -> dict[str, object]:
-    return {
-        "stream_id": stream_id,
-        "provider": "openai",
-        "model": "m",
-        "messages": [{"role": "user", "content": "Hi"}],
-        "on_orphan": "continue",
-        "request_options": {"on_interrupt": "restart"},
-    }
-
-
-def last_seq(node: NodeProcess, stream_id: str) -> int:
-    return int(node.get(f"/v1/streams/{stream_id}").json()["last_seq"])
-
-
 def _is_beyond(node: NodeProcess, stream_id: str, seq: int) -> bool:
-    return last_seq(node, stream_id) > seq
+    return node.last_seq(stream_id) > seq
 
 
 def had_by(node: NodeProcess, stream_id: str, **more: str) -> list[tuple[int, str, object]]:
@@ -229,7 +214,7 @@ def test_a_wall_clock_that_jumps_loses_no_lease_and_doubles_no_takeover(tmp_path
             for seconds in (86_400.0, -86_400.0, 3_600.0):
                 clocks[0].jump(seconds)
                 clocks[1].jump(-seconds)
-                before = last_seq(second, "s")
+                before = second.last_seq("s")
                 eventually(partial(_is_beyond, second, "s", before + 2), 20)
             assert owners_of(server.url, "s") == ["a"]
             first.send(signal.SIGKILL)
@@ -289,7 +274,7 @@ def test_a_proxy_that_is_cut_holds_what_is_sent(program: str, tmp_path: Path) ->
         import redis
 
         for way, is_done in (("from the server", True), ("to the server", False)):
-            with redis.Redis(port=link.port, socket_timeout=0.2, retry=None) as client:
+            with redis.Redis(port=link.port, socket_timeout=1, retry=None) as client:
                 client.ping()
                 link.cut(**WAYS[way])
                 with pytest.raises(redis.TimeoutError):

@@ -18,7 +18,7 @@ if sys.platform == "win32":
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.testing import eventually
-from tests.cluster.serving import NodeProcess, node_process, variables_of
+from tests.cluster.serving import asked, node_process, variables_of
 from tests.integration.command import LIMIT, finish, interrupts_not_ignored, read_until, run, started
 from tests.integration.engines import Server
 from tests.integration.gateway.serving import events_of
@@ -42,13 +42,6 @@ def provider_of(provider: LoopbackProvider) -> dict[str, str]:
     return {"PENSTOCK_PROVIDERS__OPENAI__BASE_URL": provider.base_url}
 
 
-ASKED = {"provider": "openai", "model": "m", "messages": [{"role": "user", "content": "Hi"}], "on_orphan": "continue"}
-
-
-def last_seq(node: NodeProcess, stream_id: str) -> int:
-    return int(node.get(f"/v1/streams/{stream_id}").json()["last_seq"])
-
-
 def test_a_killed_nodes_streams_go_on_at_another_and_a_drained_one_hands_over(tmp_path: Path, engine: Server) -> None:
     script = Script([SLOW, SLOW, Answer("A new answer."), Answer("Another one.")])
     with LoopbackProvider(script) as provider:
@@ -57,12 +50,11 @@ def test_a_killed_nodes_streams_go_on_at_another_and_a_drained_one_hands_over(tm
             node_process(tmp_path, engine.url, "b", **how) as second,
             node_process(tmp_path, engine.url, "a", **how) as first,
         ):
-            restarts = ASKED | {"stream_id": "restarts", "request_options": {"on_interrupt": "restart"}}
-            assert first.post("/v1/streams", restarts).status_code == 201
+            assert first.post("/v1/streams", asked("restarts")).status_code == 201
             assert first.post("/v1/streams", {"stream_id": "plain"}).status_code == 201
             assert first.post("/v1/streams/plain/tokens", {"text": "kept"}).status_code == 200
             assert first.post("/v1/streams/plain/flush").status_code == 200
-            eventually(lambda: last_seq(second, "restarts") > 3, 20)
+            eventually(lambda: second.last_seq("restarts") > 3, 20)
             with ThreadPoolExecutor(2) as pool:
                 names = ("restarts", "plain")
                 readers = [pool.submit(second.get, f"/v1/streams/{name}/events") for name in names]
@@ -84,9 +76,8 @@ def test_sigterm_hands_over_and_ends_with_code_0(tmp_path: Path, engine: Server)
             node_process(tmp_path, engine.url, "b", **how) as second,
             node_process(tmp_path, engine.url, "a", **how) as first,
         ):
-            moves = ASKED | {"stream_id": "moves", "request_options": {"on_interrupt": "restart"}}
-            assert first.post("/v1/streams", moves).status_code == 201
-            eventually(lambda: last_seq(second, "moves") > 3, 20)
+            assert first.post("/v1/streams", asked("moves")).status_code == 201
+            eventually(lambda: second.last_seq("moves") > 3, 20)
             first.send(signal.SIGTERM)
             assert events_of(second.get("/v1/streams/moves/events").text)[-1][2]["text"] == "Elsewhere."
             assert first.process.wait(LIMIT) == 0

@@ -316,7 +316,7 @@ def test_A5_init_that_exceeds_the_start_timeout_is_given_up_and_has_no_effect(re
         return Next("a", timeout("late", 0), next_event(Internal("late")))
 
     with pytest.raises(StartError) as caught:
-        real.spawn(ByMethods, first, {"a": note}, seen, name="it", start_timeout=0.05)
+        real.spawn(ByMethods, first, {"a": note}, seen, name="it", start_timeout=0.5)
     assert caught.value.code == "timeout"
     assert inside.wait(GENEROUS)
     assert real.whereis("it") is None
@@ -917,10 +917,10 @@ def test_A26_to_A30_hold_on_real_timers_too(real: Runtime) -> None:
             over.set()
         return None
 
-    first = Next("a", timeout("t", 0.01), state_timeout(0.03, "s"), timeout("zero", 0), timeout("never", 0.02))
+    timers = (timeout("t", 0.01), state_timeout(0.03, "s"), timeout("zero", 0), timeout("never", 0.02))
+    first = Next("a", *timers, next_event(Cast("cancel")))  # it comes before the first of them is due
     rules: dict[Any, Rule] = {"a": on(cancel=Next("b", cancel_timeout("never"), state_timeout(0.04, "s"))), "b": rule}
-    ref = real.spawn(ByMethods, first, rules, seen)
-    ref.tell("cancel")
+    real.spawn(ByMethods, first, rules, seen)
     assert over.wait(GENEROUS)
     assert [name for name in seen if name != ("t", None)] == [("zero", None), ("state_timeout", "s")]
 

@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
         penstock.ProviderTimeout,
         partial=FIVE,
         facts={"which": "idle", "retryable": True},
-        options=ONCE.replace(idle_timeout=0.5),
+        options=ONCE.replace(idle_timeout=1.0),
     ),
     "total": Case(
         on_the_way(StallAfter(5)),
@@ -310,7 +310,7 @@ def test_a_pause_that_is_short_enough_is_no_failure(here: House, wire: Wire) -> 
 def test_all_that_is_said_is_the_answer_though_the_end_marker_or_the_end_of_the_body_never_comes(
     here: House, wire: Wire
 ) -> None:
-    options = ONCE.replace(finish_grace=0.1)
+    options = ONCE.replace(finish_grace=0.5)
     names = ("no-marker", "held-open", "no-marker-held-open")
     watched = [here.watch(wire, name, request_options=options) for name in names]
     for collector in watched:

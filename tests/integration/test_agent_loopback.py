@@ -196,7 +196,7 @@ def test_a_tool_that_does_not_stop_is_cut_off_and_its_thread_counted(system: pen
         free.wait(20)
         return "too late"
 
-    options = penstock.AgentOptions(tool_timeout=0.1)
+    options = penstock.AgentOptions(tool_timeout=1.0)
     with serve(tool_caller("deaf")) as provider:
         agent = talk_to(system, provider, "openai", model="m", tools=[deaf], agent_options=options)
         collector = Collector(agent.stream_chat("Go."))

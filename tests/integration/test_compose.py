@@ -31,7 +31,7 @@ from penstock.config.durations import parse_duration
 from penstock.events import StreamCompleted
 from penstock.testing import eventually
 from tests.cluster.chaos import compared
-from tests.cluster.serving import variables_of
+from tests.cluster.serving import asked, sent_events, variables_of
 from tests.integration.command import KEY, LIMIT, PROGRAM, environment, run
 from tests.integration.engines import Server, free_port
 from tests.integration.gateway.nginx import deployed
@@ -125,14 +125,7 @@ class Topology:
 
     def open(self, stream_id: str, policy: str) -> None:
         """Open a stream through nginx, as a client does: again with the same key where a node refuses it."""
-        body = {
-            "stream_id": stream_id,
-            "provider": "openai",
-            "model": "m",
-            "messages": [{"role": "user", "content": "Hi"}],
-            "on_orphan": "continue",
-            "request_options": {"on_interrupt": policy},
-        }
+        body = asked(stream_id, policy)
         headers = {**self.key, "idempotency-key": stream_id}
 
         def is_open() -> bool:
@@ -202,17 +195,11 @@ class Reader:
         url = f"{self._services.url}/v1/streams/{self.stream_id}/events"
         with requests.get(url, headers=headers, stream=True, timeout=(5, 20)) as answer:
             answer.raise_for_status()
-            event: dict[str, str] = {}
-            for line in answer.iter_lines(chunk_size=None):
-                name, _, value = line.decode().partition(": ")
-                if line:
-                    event[name] = value
-                    continue
+            for event in sent_events(answer):
                 if "id" in event:
                     self._cursor = event["id"]
                     number = int(self._cursor.partition("-")[2])
                     self.events.append((number, event["event"], json.loads(event["data"])))
-                event = {}
                 if self.is_over:
                     return
 

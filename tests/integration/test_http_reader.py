@@ -673,28 +673,28 @@ def test_a_silent_provider_is_given_up_after_the_longest_wait(
         peer.wait_closed()
 
     with RawServer(serve, tls=tls) as server:
-        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.3, verify_tls=str(CERTIFICATE)))
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=1.0, verify_tls=str(CERTIFICATE)))
     assert isinstance(sink.error, ProviderTimeout)
-    assert (sink.error.which, sink.error.timeout) == (which, 0.3)
+    assert (sink.error.which, sink.error.timeout) == (which, 1.0)
 
 
 def test_a_provider_that_speaks_in_time_is_not_given_up(reader: AnyReader) -> None:
-    """Three waits, each shorter than the longest one, and all together longer."""
+    """Many waits, each much shorter than the longest one that is allowed, and all together longer."""
 
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(CHUNKED)
-        for _ in range(3):
-            assert not go.acquire(timeout=0.4)
+        for _ in range(22):
+            assert not go.acquire(timeout=0.1)
             peer.send(chunk(b"x"))
         peer.send(b"0\r\n\r\n")
 
     go = threading.Semaphore(0)
     with RawServer(serve) as server:
-        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.9))
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=2.0))
         reader.close(PATIENCE)
     assert sink.error is None
-    assert sink.calls.count("deltas") == 3
+    assert "".join(sink.texts.queue) == 22 * "x"
 
 
 @pytest.mark.parametrize("tls", [False, True])

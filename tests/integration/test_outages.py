@@ -136,7 +136,7 @@ def test_a_queue_that_is_full_refuses_and_who_waits_too_long_is_told_so(stack: E
 
 
 def test_an_outage_opens_the_circuit_and_a_trial_closes_it(stack: ExitStack) -> None:
-    breaker = BreakerOptions(span=0, failures=3, cooldown=0.5)
+    breaker = BreakerOptions(span=0, failures=3, cooldown=2.0)
     two = Two(stack, [*[Status(503)] * 3, ANSWER, ANSWER], breaker=breaker)
     once = penstock.RequestOptions(max_retries=0)
     for _ in range(3):

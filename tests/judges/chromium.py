@@ -67,7 +67,7 @@ class Chromium:
     """A browser.
 
     Attributes:
-        version: as it says itself, such as ``"Chrome/156.0.8078.108"``.
+        version: as it says itself, such as ``"Chrome/150.0.7871.100"``.
     """
 
     def __init__(self, connection: ClientConnection) -> None:

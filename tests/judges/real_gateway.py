@@ -86,7 +86,7 @@ def _templates() -> dict[str, dict[str, Any]]:
 def real_gateway(**options: Any) -> Iterator[Served]:
     """A gateway with these models, and with the agents ``helper`` (two rounds of tools) and ``careful`` (asks)."""
     script = Script(Answer(WORDS, pace=0.003), models=_models())
-    with gateway(script, **{"heartbeat": 0.05, "linger": 0.3, **options}) as served:
+    with gateway(script, **{"heartbeat": 0.05, "linger": 2.0, **options}) as served:
         served.gateway.templates.update(_templates())
         yield served
 

@@ -343,7 +343,8 @@ class ValkeyJournal:
     def new_number(self) -> int:
         """The number of a node; see `penstock.ports.LogStore.new_number`.
 
-        The server counts, from a random number on, so that nodes that outlive the server's data hardly share theirs.
+        The server counts, from a random number on: if it loses its data, the next numbers are unlikely to be those of
+        nodes that still run.
         """
         key = self._number
         first = secrets.randbelow(NODE_NUMBERS)

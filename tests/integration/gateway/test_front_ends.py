@@ -22,7 +22,7 @@ def server() -> Iterator[Served]:
         "endless": Answer(tokens=("word ",), repeat=100_000, pace=0.01),
         "busy": Status(429, message="slow down"),
     }
-    with gateway(Script(Answer(WORDS, pace=0.003), models=models), heartbeat=0.05, linger=0.3) as client:
+    with gateway(Script(Answer(WORDS, pace=0.003), models=models), heartbeat=0.05, linger=2.0) as client:
         yield client
 
 
@@ -113,7 +113,7 @@ def asking() -> Iterator[Served]:
 
     call = ScriptedCall("delete", '{"path": "/tmp/x"}', id="c1")
     script = Script([Answer("I will.", tool_calls=(call,)), Answer("Done.")])
-    with gateway(script, heartbeat=0.05, linger=0.2) as client:
+    with gateway(script, heartbeat=0.05, linger=5.0) as client:
         client.gateway.templates["helper"] = {"model": "m", "provider": "openai", "tools": [delete]}
         yield client
 

@@ -29,7 +29,7 @@ def server() -> Iterator[Served]:
             "cut": Answer(WORDS, faults=(TruncateAfter(3),)),
         },
     )
-    with gateway(script, heartbeat=0.2, linger=0.4) as client:
+    with gateway(script, heartbeat=0.2, linger=2.0) as client:
         yield client
 
 

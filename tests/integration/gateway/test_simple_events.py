@@ -37,11 +37,11 @@ def test_each_end_has_its_name() -> None:
         "calls": Answer(WORDS, tool_calls=(ScriptedCall("add", "{}"),)),
         "endless": Answer(tokens=("word ",), repeat=100_000, pace=0.01),
     }
-    settings = Settings(request=RequestOptions(max_retries=0, idle_timeout=0.2))
+    settings = Settings(request=RequestOptions(max_retries=0))
     with gateway(Script(Answer(WORDS), models=models), settings) as served:
         assert names(served, served.open()) == ["token", "complete"]
         assert names(served, served.open(model="cut")) == ["token", "error"]
-        assert names(served, served.open(model="stalls")) == ["token", "timeout"]
+        assert names(served, served.open(model="stalls", request_options={"idle_timeout": 0.2})) == ["token", "timeout"]
         assert names(served, served.open(model="calls")) == ["token", "function_start", "complete"]
         stream_id = served.open(model="endless", on_orphan="continue")
         served.post(f"/v1/streams/{stream_id}/cancel")

@@ -6,6 +6,8 @@ import errno
 import http.client
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,12 +99,18 @@ def test_a_socket_that_cannot_be_attached_to_its_request_is_closed(
         assert sock.fileno() == -1
 
 
-def test_a_read_without_a_size_takes_all_that_has_come() -> None:
+@contextmanager
+def chunked(first: bytes = b"") -> Iterator[tuple[module.EagerResponse, socket.socket]]:
+    """A response with a chunked body whose head has come, together with ``first``; and the socket at the other end."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-        response = module.EagerResponse(ours)
+    with ours, theirs, closing(module.EagerResponse(ours)) as response:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + first)
         response.begin()
+        yield response, theirs
+
+
+def test_a_read_without_a_size_takes_all_that_has_come() -> None:
+    with chunked(b"1\r\na\r\n") as (response, theirs):
         assert response.read1() == b"a"
         theirs.sendall(b"1\r\nb\r\n" * 5000)  # more than the buffer of a file holds
         assert response.read1() == b"b" * 5000
@@ -110,7 +118,6 @@ def test_a_read_without_a_size_takes_all_that_has_come() -> None:
         assert response.read1(6) == b"c"
         assert response.read1() == b"c"
         assert response.read1() == b""
-        response.close()
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -118,17 +125,12 @@ def test_a_read_without_a_size_takes_all_that_has_come() -> None:
 def test_a_chunked_body_is_read_in_pieces_of_any_size_and_its_lines_may_end_without_a_return(
     end: bytes, size: int
 ) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        response = module.EagerResponse(ours)
-        response.begin()
+    with chunked() as (response, _):
         body = end.join((b"2", b"ab", b"3;name=value", b"cde", b"0", b"Trailer: value", b"", b""))
         pieces = [body[at : at + size] for at in range(0, len(body), size)]
         came = [response._dechunk(piece) for piece in pieces]
         assert b"".join(came) == b"abcde"
         assert response.fp is None
-        response.close()
 
 
 @pytest.mark.parametrize(
@@ -142,18 +144,13 @@ def test_a_chunked_body_is_read_in_pieces_of_any_size_and_its_lines_may_end_with
     ],
 )
 def test_a_chunked_body_that_is_malformed_or_breaks_off_is_incomplete(body: bytes, before: bytes) -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            response = module.EagerResponse(ours)
-            response.begin()
-            theirs.sendall(body)
+    with chunked() as (response, theirs):
+        theirs.sendall(body)
+        theirs.close()
         came: list[bytes] = []
         with pytest.raises(http.client.IncompleteRead):
             came.extend(iter(lambda: response.read1(4), b""))
         assert before.startswith(b"".join(came))
-        response.close()
 
 
 def test_a_connection_that_belongs_to_no_request_sends_as_urllib3_does() -> None:
@@ -338,26 +335,16 @@ def test_an_answer_that_switches_the_protocol_is_the_final_one() -> None:
 
 
 def test_the_size_of_a_read_may_differ_from_time_to_time() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        response = module.EagerResponse(ours)
-        response.begin()
+    with chunked() as (response, theirs):
         theirs.sendall(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
         assert [response.read1(size) for size in (4, 0, 1, 100, -1)] == [b"a", b"", b"b", b"c", b""]
-        response.close()
 
 
 def test_a_size_line_without_an_end_is_refused() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        response = module.EagerResponse(ours)
-        response.begin()
+    with chunked() as (response, _):
         assert response._dechunk(b"1" * module._READ_BYTES) == b""
         with pytest.raises(http.client.LineTooLong):
             response._dechunk(b"1" * (module._READ_BYTES + 1))
-        response.close()
 
 
 @pytest.mark.parametrize(

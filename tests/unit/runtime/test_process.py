@@ -236,7 +236,7 @@ def test_after_a_start_that_timed_out_the_name_is_free_and_the_process_has_no_ef
     parent = runtime.spawn(Runner)
     before = ActorRegistry.get_all()
     with pytest.raises(StartError) as caught:
-        runtime.spawn(Stuck, inside, release, done, name="it", link=parent, start_timeout=0.02)
+        runtime.spawn(Stuck, inside, release, done, name="it", link=parent, start_timeout=0.5)
     assert caught.value.code == "timeout"
     assert inside.wait(GENEROUS)
     assert runtime.whereis("it") is None
@@ -263,7 +263,7 @@ def test_calls_to_a_process_whose_start_timed_out_are_answered(make_runtime: Mak
             super().on_start()
 
     with pytest.raises(StartError):
-        runtime.spawn(Known, inside, release, done, start_timeout=0.02)
+        runtime.spawn(Known, inside, release, done, start_timeout=0.5)
     assert inside.wait(GENEROUS)
     with pytest.raises(ProcessDead):
         refs[0].ask("while it is stuck", timeout=GENEROUS)
