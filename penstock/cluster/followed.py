@@ -40,6 +40,7 @@ class FollowedRecord(StreamRecord):
     """
 
     __slots__ = (
+        "_basis",
         "_closed",
         "_is_cancelling",
         "_is_lost",
@@ -64,6 +65,7 @@ class FollowedRecord(StreamRecord):
     ) -> None:
         head = past.head
         super().__init__(services.runtime, stream_id, **opened_as(services, head))
+        self._basis = head.metadata  # which the frames do not repeat
         self._store = store
         self._lease = lease
         self._is_lost = False
@@ -135,7 +137,7 @@ class FollowedRecord(StreamRecord):
             more = decode_value(mark.data) if mark.data else {}
             if isinstance(more, dict):
                 self.head = self.head.with_facts(more)
-                self.options = self.head.stream_options
+                self.options, self.metadata = self.head.stream_options, self.head.metadata_now
                 if self.untold_policy is None:
                     self.on_orphan = self.head.on_orphan
 
@@ -147,7 +149,7 @@ class FollowedRecord(StreamRecord):
         if frame.id.seq <= log.written:
             return  # its owner has written again what the store had lost
         self._note_writer(frame)
-        events = decode_events(frame.data, self.stream_id, log.metadata)
+        events = decode_events(frame.data, self.stream_id, self._basis)
         log.replay(events[log.written + 1 - frame.first :])
         if self.state == "idle":
             self.state = "streaming"

@@ -285,6 +285,32 @@ def test_what_was_set_since_a_stream_was_opened_holds_where_it_is_taken_over() -
         assert sum(isinstance(event, StreamReset) for event in events) == 1
 
 
+@pytest.mark.parametrize("on_interrupt", ["restart", "fail"])
+def test_metadata_that_was_added_is_in_the_events_of_the_node_that_takes_over(on_interrupt: Any) -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider, nodes(3) as (one, two, three):
+        node_of(three).is_draining = True  # it takes nothing over
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how |= {"request_options": penstock.RequestOptions(on_interrupt=on_interrupt), "metadata": {"a": 1}}
+        asked = one.chat("m", "Hello", stream_id="s", options=EAGER, **how)
+        there = three.stream("s")
+        reader = there.events(after=0)
+        eventually(lambda: asked._record.log.last_seq > 3)
+        asked.update_metadata({"b": [2]})
+        eventually(lambda: there.metadata == {"a": 1, "b": [2]})
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        events = list(reader)
+        assert isinstance(events[-1], StreamCompleted if on_interrupt == "restart" else StreamFailed)
+        assert events[0].metadata == {"a": 1}
+        assert events[-1].metadata == {"a": 1, "b": [2]}
+        if on_interrupt == "restart":
+            again = [type(event) for event in events].index(StreamReset)
+            assert all(event.metadata == {"a": 1, "b": [2]} for event in events[again:])
+            assert two.stream("s").metadata == {"a": 1, "b": [2]}
+        entries = node_of(three).store.read("s")
+        assert [event.metadata for event in read_log("s", entries).events] == [event.metadata for event in events]
+
+
 def test_a_node_that_was_away_renews_nothing_before_it_has_looked(
     pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
 ) -> None:
