@@ -129,6 +129,8 @@ def test_commands_to_a_node_that_hangs_hold_up_neither_the_routes_nor_the_comman
             assert here.gateway._remote.refused == 12
             assert here.post("/v1/streams", {"stream_id": "own"}).status_code == 201
             assert here.get("/metrics").status_code == here.get("/v1/cluster").status_code == 200
+            assert here.gateway.statistics().refused == {"busy": 12, "too_many_tickets": 0}
+            assert 'penstock_gateway_refused_total{code="busy"} 12' in here.get("/metrics").text
             assert here.post("/v1/streams/own/pause").json()["state"] == "paused"
             assert here.post("/v1/streams/o/pause").json()["state"] == "paused"
             assert here.get("/v1/streams/s").json()["runs"] == "elsewhere"  # without what its node would say
@@ -216,6 +218,7 @@ def test_what_is_no_ticket_costs_the_store_nothing_and_guesses_little(
         refused = two.get("/v1/streams/s/events", params={"ticket": f"{3:032}"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_tickets")
         assert two.gateway._misses.refused == 1
+        assert two.gateway.statistics().refused == {"busy": 0, "too_many_tickets": 1}
         assert len(reads) == 3
         monkeypatch.undo()
         url = one.post("/v1/streams/s/tickets", headers=headers).json()["url"]
