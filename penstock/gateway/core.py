@@ -285,6 +285,8 @@ class GatewayCore:
                 reader.cut(_REVOKED)
 
         self._each_reader(look)
+        if self.shared_once is not None and self.shared_once.is_owing:
+            self.later(self.shared_once.settle)
         self.guard.forget_tickets(now, self.channels.knows)
         self.channels.sweep()
         self.agents.sweep(now)

@@ -237,6 +237,31 @@ def ticketed(tmp_path: Path) -> Iterator[tuple[Served, Served, SettableClock, di
         yield one, two, clock, headers
 
 
+def test_an_idempotency_key_is_free_again_once_the_store_is_back() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        link, is_away = one.system._journal, threading.Event()
+        append_all = link.append_all  # type: ignore[union-attr]
+
+        def appending(appends: Any) -> Any:
+            if is_away.is_set() and any(append.log.startswith("once") for append in appends):
+                raise penstock.StoreUnavailable("memory", "away")
+            answers = append_all(appends)
+            if any(append.log.startswith("once") for append in appends):
+                is_away.set()  # it goes away as soon as the request is begun
+            return answers
+
+        link.append_all = appending  # type: ignore[union-attr, method-assign]
+        headers = {"idempotency-key": "k"}
+        refused = one.post("/v1/streams", {"options": {"no_such_option": 1}}, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "options.no_such_option")
+        shared = one.gateway.shared_once
+        assert shared is not None
+        assert shared.is_owing
+        link.append_all = append_all  # type: ignore[union-attr, method-assign]
+        eventually(lambda: not shared.is_owing)
+        assert two.post("/v1/streams", {"stream_id": "s"}, headers=headers).status_code == 201
+
+
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
     with gateways(Script([SLOW] * 9)) as (one, two):
         body = {"provider": "openai", "model": "m", "messages": [{"role": "user", "content": "Hi"}]}
