@@ -92,8 +92,9 @@ def _do(
         case "tokens":
             if record.feed is not None:
                 raise OptionError("tokens", STARS, "none: the stream gets its tokens from a provider")
-            limit = order["timeout"]
-            stream.process_tokens(order["texts"], None if limit is None else float(limit))
+            limit = record.options.push_timeout if order["timeout"] is None else float(order["timeout"])
+            within = float(order.get("within", timeout))  # the other node waits no longer
+            stream.process_tokens(order["texts"], within if limit is None else min(limit, within))
         case "orphan":
             record.set_orphan_policy(order["policy"])
         case "facts":

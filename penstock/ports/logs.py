@@ -414,8 +414,9 @@ class LogStore(Protocol):
     def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> Registration:
         """Carry out the commands to a log, until the registration is closed.
 
-        The function is called by a thread of the store and must not wait long. If it raises, the caller of `command`
-        gets no reply.
+        The function is called by a thread of the store, for several commands at once, and must not wait long. If it
+        raises, the caller of `command` gets no reply. A store may bound how many it carries out at once; a further one
+        waits for its turn, within its time-out.
         """
         raise NotImplementedError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.messages import Cancel, Complete
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cluster.orders import answer_of, carry_out
 from penstock.config.cluster import ClusterOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.events.codec import encode_value
 from penstock.gateway.embedding import Embedded
 from penstock.ports import Claim, NodeInfo, Request
 from penstock.testing import eventually
@@ -155,6 +158,21 @@ def test_a_stop_and_a_reset_reach_the_owner(pair: list[penstock.System]) -> None
     there.process_token("new")
     there.stop()
     assert there.result(10).text == "new"
+
+
+def test_tokens_of_another_node_wait_for_room_no_longer_than_that_node_does(pair: list[penstock.System]) -> None:
+    one, _ = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=1, push_timeout=None))
+    stream.pause()
+    stream.process_token("first")
+    order = encode_value({"do": "tokens", "texts": ["second"], "timeout": None, "within": 0.01})
+    with ThreadPoolExecutor(1) as pool:
+        carried_out = pool.submit(carry_out, stream._record, order, lambda *_: None, 10.0)
+        try:
+            answer = answer_of("s", carried_out.result(10))
+        finally:
+            stream.cancel()
+    assert isinstance(answer.error, penstock.BufferFull)
 
 
 def test_what_cannot_be_sent_is_refused(pair: list[penstock.System]) -> None:
@@ -299,8 +317,9 @@ def test_metadata_that_was_added_is_in_the_events_of_the_node_that_takes_over(on
         asked.update_metadata({"b": [2]})
         eventually(lambda: there.metadata == {"a": 1, "b": [2]})
         one._journal.is_cut = True  # type: ignore[union-attr]
-        events = list(reader)
-        assert isinstance(events[-1], StreamCompleted if on_interrupt == "restart" else StreamFailed)
+        assert isinstance(list(reader)[-1], StreamCompleted if on_interrupt == "restart" else StreamFailed)
+        events = there._record.log.kept_after(0)  # as they came, none of them joined
+        assert events is not None
         assert events[0].metadata == {"a": 1}
         assert events[-1].metadata == {"a": 1, "b": [2]}
         if on_interrupt == "restart":
