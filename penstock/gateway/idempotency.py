@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from penstock.config.logs import get_logger
-from penstock.errors import StoreDamaged, StoreError
+from penstock.errors import StoreDamaged, StoreError, describe_reason
 from penstock.events.codec import CodecError, decode_value, encode_value
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.ports import EMPTY, Append, Entry, EntryId, LogFrame, LogStore, OwnerMark, next_epoch
@@ -120,9 +120,8 @@ class SharedOnce:
         self._patience = patience
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()  # the logs of the requests that are being made here
-        self._owed: OrderedDict[str, tuple[EntryId, str]] = (
-            OrderedDict()
-        )  # by log: the own mark, and the next one's reason
+        # By log: the own mark, and the reason of the one that takes it back.
+        self._owed: OrderedDict[str, tuple[EntryId, str]] = OrderedDict()
         self._is_settling = threading.Lock()
         self.given_up = 0
 
@@ -187,8 +186,12 @@ class SharedOnce:
             if data is None:
                 reason = _TAKEN_BACK
                 data = await run(found.stream_id)
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(in_thread(self._take_back, log, found.tail, reason)))
+        except BaseException:  # which is raised, whatever comes of taking back
+            try:
+                await asyncio.shield(asyncio.ensure_future(in_thread(self._take_back, log, found.tail, reason)))
+            except Exception as error:  # the gateway's threads have ended, or a fault of ours
+                self._owe(log, found.tail, reason)
+                get_logger().warning("mark_not_taken_back", reason=describe_reason(error))
             raise
         await in_thread(self._end, log, found, data)
         return found.stream_id, data, is_new

@@ -175,6 +175,63 @@ def test_what_was_not_taken_back_while_the_store_was_away_is_when_it_is_back() -
     assert streams.once(other, "b") == ("b", b"b", True)
 
 
+@pytest.mark.parametrize("fault", [StoreDamaged("memory", "damaged"), RuntimeError("there is no thread any more")])
+def test_a_request_fails_by_its_own_error_whatever_comes_of_taking_it_back(fault: Exception) -> None:
+    link, streams = Link(SharedStore()), Streams()
+    shared = SharedOnce(cast(LogStore, link), "n", 1)
+    append_all, is_failing = link.append_all, False
+
+    def appending(appends: Any) -> Any:
+        if is_failing and isinstance(fault, StoreDamaged):
+            raise fault
+        return append_all(appends)
+
+    async def threads(function: Callable[..., Any], *arguments: Any) -> Any:
+        if is_failing and not isinstance(fault, StoreDamaged):
+            raise fault
+        return await in_thread(function, *arguments)
+
+    async def run(stream_id: str) -> bytes:
+        nonlocal is_failing
+        is_failing = True
+        raise RequestRefused(PROBLEM)
+
+    link.append_all = appending  # type: ignore[attr-defined]
+    with pytest.raises(RequestRefused) as refused:
+        asyncio.run(shared.once(KEY, b"{}", "a", run, streams.find, threads))
+    assert refused.value.problem is PROBLEM
+    assert shared.is_owing
+    is_failing = False
+    shared.settle()
+    assert not shared.is_owing
+    assert streams.once(shared, "b") == ("b", b"b", True)
+
+
+def test_a_request_that_is_cancelled_ends_as_such_while_the_store_is_away() -> None:
+    link, streams = Link(SharedStore()), Streams()
+    shared = SharedOnce(cast(LogStore, link), "n", 1)
+
+    async def work() -> None:
+        is_running = asyncio.Event()
+
+        async def run(stream_id: str) -> bytes:
+            link.is_cut = True
+            is_running.set()
+            await asyncio.Event().wait()
+            return b""
+
+        task = asyncio.ensure_future(shared.once(KEY, b"{}", "a", run, streams.find, in_thread))
+        await is_running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(work())
+    link.is_cut = False
+    shared.settle()
+    assert streams.once(shared, "b") == ("b", b"b", True)
+
+
 def test_a_mark_whose_answer_was_lost_is_taken_back() -> None:
     store, streams = SharedStore(), Streams()
     for name in ("away", "other"):
