@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,16 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.cluster.orders import answer_of, order_of
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
-from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreDamaged, StoreError, SystemStopped
+from penstock.errors import (
+    BufferFull,
+    Fenced,
+    NoOwner,
+    PenstockError,
+    RunsElsewhere,
+    StoreDamaged,
+    StoreError,
+    SystemStopped,
+)
 from penstock.events import FrozenDict
 from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
 from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
@@ -28,6 +38,7 @@ from penstock.services import Services
 __all__ = ["FollowedRecord"]
 
 _PAUSE: Final = 0.05  # seconds between two tries to find the owner
+_PUSH: Final = 1.0  # seconds that an order with tokens waits for room
 _FACTS: Final = 1.0  # seconds for the owner to say what it knows
 
 
@@ -302,8 +313,26 @@ class _RemoteIntake(Intake):
             home = record.home
             assert home is not None
             limit = record.options.push_timeout if timeout is None else timeout
-            within = home.call_timeout + (limit or 0.0)
-            record.order({"do": "tokens", "texts": given, "timeout": limit}, within)
+            self._send(given, limit, home.call_timeout)
+
+    def _send(self, texts: list[str], limit: float | None, call_timeout: float) -> None:
+        """Send tokens until the owner has taken all, or ``limit`` seconds are over; None: no limit.
+
+        One order waits for room for a second at most, and some do not wait at all: see `WaitingPushes`.
+        """
+        record, done = self._record, 0
+        clock, dispatcher = record.runtime.clock, record.runtime.dispatcher
+        until = math.inf if limit is None else clock.monotonic() + limit
+        while True:
+            wait = max(0.0, min(_PUSH, until - clock.monotonic()))
+            try:
+                record.order({"do": "tokens", "texts": texts[done:], "timeout": wait}, call_timeout + wait)
+                return
+            except BufferFull as error:
+                done += error.accepted
+                if clock.monotonic() >= until or record.options.overflow == "error":
+                    raise BufferFull(error.stream_id, error.max_buffer_size, limit, done) from None
+            dispatcher.pause(_PAUSE)
 
     def push_now(
         self,

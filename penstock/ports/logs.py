@@ -256,6 +256,8 @@ class StoreStatistics(msgspec.Struct, frozen=True):
         failures: requests that raised a `StoreError`.
         bytes: what the store holds, in bytes; None if that is not known.
         logs: how many logs it holds; None if that is not known.
+        commands_refused: how often a command for this process was not carried out at once, or not in time, as too many
+            were under way. A sender that tries again counts again.
     """
 
     appends: int = 0
@@ -264,6 +266,7 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     failures: int = 0
     bytes: int | None = None
     logs: int | None = None
+    commands_refused: int = 0
 
 
 class LogWatcher(Protocol):

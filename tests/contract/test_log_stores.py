@@ -501,6 +501,7 @@ def test_commands_that_wait_are_bounded_and_hold_up_no_other_log(
         go_on.set()
         assert [each.result(10) for each in (*asked, late)] == [b"first", b"first", b"third", b"late"]
     assert sorted(done) == [b"first", b"first", b"late", b"third"]
+    assert store.statistics().commands_refused >= 2
     for each in serving:
         each.close()
 

@@ -19,10 +19,11 @@ OF_ONE_LOG: Final = 32
 class CommandThreads:
     """At most 128 commands at once, and 32 to one log: a stream that holds up its commands does not hold up the others.
 
-    A command ends by its own time-out, and its thread with it. Any thread may use it.
+    A command ends by its own time-out, and its thread with it. Any thread may use it. Its lock is held for no call of
+    another object's.
 
     Attributes:
-        refused: how many commands found no thread in time.
+        refused: how often a command found no thread in time.
     """
 
     def __init__(self) -> None:
@@ -39,14 +40,9 @@ class CommandThreads:
             work: carries it out, and raises nothing.
             timeout: seconds to wait for room.
         """
-        until = time.monotonic() + timeout
-        with self._has_room:
-            while self._running[log] >= OF_ONE_LOG or self._running.total() >= OF_ALL_LOGS:
-                left = until - time.monotonic()
-                if left <= 0 or not self._has_room.wait(left):
-                    self._refuse(log)
-                    return False
-            self._running[log] += 1
+        if not self._enter(log, time.monotonic() + timeout):
+            self._refuse(log)
+            return False
 
         def run() -> None:
             try:
@@ -56,16 +52,31 @@ class CommandThreads:
 
         try:
             threading.Thread(target=run, name="penstock-command", daemon=True).start()
-        except BaseException:  # the system has no more threads
+        except RuntimeError:  # the system has no more threads
+            self._end(log)
+            self._refuse(log)
+            return False
+        except BaseException:
             self._end(log)
             raise
         return True
 
+    def _enter(self, log: str, until: float) -> bool:
+        with self._has_room:
+            while self._running.get(log, 0) >= OF_ONE_LOG or self._running.total() >= OF_ALL_LOGS:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._has_room.wait(left)
+            self._running[log] += 1
+            return True
+
     def _refuse(self, log: str) -> None:
-        self.refused += 1
-        if not self._is_full:  # it is said once, until there is room again
-            self._is_full = True
-            get_logger(stream_id=log).warning("commands_refused", refused=self.refused)
+        with self._has_room:
+            self.refused += 1
+            refused, is_said, self._is_full = self.refused, self._is_full, True
+        if not is_said:  # once, until there is room again
+            get_logger(stream_id=log).warning("commands_refused", refused=refused)
 
     def _end(self, log: str) -> None:
         with self._has_room:

@@ -140,7 +140,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads = CommandThreads()
+        self.threads = CommandThreads()
         self._served: dict[str, tuple[str, Callable[[bytes], bytes]]] = {}
 
     def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> _Served:
@@ -173,7 +173,7 @@ class Commands:
             except Exception as error:
                 reply.set_exception(error)
 
-        if not self._threads.start(log, work, timeout):
+        if not self.threads.start(log, work, timeout):
             raise CallTimeout(f"a command to stream {log!r}", timeout)
         try:
             return reply.result(max(0.0, until - time.monotonic()))

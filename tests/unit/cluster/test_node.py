@@ -14,9 +14,13 @@ import pytest
 import penstock
 from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.messages import Cancel, Complete
+from penstock.adapters.journals import command_threads
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cluster import followed
+from penstock.cluster import pushes as pushing
 from penstock.cluster.orders import answer_of, carry_out
+from penstock.cluster.pushes import WaitingPushes
 from penstock.config.cluster import ClusterOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
@@ -167,12 +171,70 @@ def test_tokens_of_another_node_wait_for_room_no_longer_than_that_node_does(pair
     stream.process_token("first")
     order = encode_value({"do": "tokens", "texts": ["second"], "timeout": None, "within": 0.01})
     with ThreadPoolExecutor(1) as pool:
-        carried_out = pool.submit(carry_out, stream._record, order, lambda *_: None, 10.0)
+        carried_out = pool.submit(carry_out, stream._record, order, lambda *_: None, WaitingPushes(), 10.0)
         try:
             answer = answer_of("s", carried_out.result(10))
         finally:
             stream.cancel()
     assert isinstance(answer.error, penstock.BufferFull)
+
+
+def test_pushes_that_wait_for_room_do_not_keep_away_the_order_that_makes_room(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed, "_PUSH", 60.0)
+    one, two = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=1, push_timeout=None))
+    stream.pause()
+    stream.process_token("0 ")
+    there = two.stream("s")
+    turns, count = node_of(one)._pushes, 2 * command_threads.OF_ONE_LOG
+    with ThreadPoolExecutor(count) as pool:
+        pushed = [pool.submit(there.process_tokens, [f"{number} ", "and "]) for number in range(1, count + 1)]
+        eventually(lambda: turns._waiting["s"] == pushing._OF_ONE_STREAM)
+        try:
+            there.resume()
+        except BaseException:
+            stream.cancel()  # else they would wait on
+            raise
+        assert [each.result(60) for each in pushed] == [None] * count
+    there.stop()
+    words = there.result(10).text.split()
+    assert sorted(words) == sorted([*(str(number) for number in range(count + 1)), *(["and"] * count)])
+    assert not turns._waiting
+
+
+def test_a_push_to_another_node_says_how_many_tokens_were_taken(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=3))
+    stream.pause()
+    stream.process_token("first")
+    there = two.stream("s")
+    for limit, taken in ((0.0, 2), (0.05, 0)):
+        with pytest.raises(penstock.BufferFull) as raised:
+            there.process_tokens(["a", "b", "c"], limit)
+        assert (raised.value.accepted, raised.value.timeout) == (taken, limit)
+    stream.set_options(overflow="error")
+    eventually(lambda: there.options.overflow == "error")
+    with pytest.raises(penstock.BufferFull):
+        there.process_tokens(["a", "b", "c"], None)
+    stream.cancel()
+
+
+def test_orders_that_find_no_thread_are_in_the_view(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    one.open_stream("s", EAGER)
+    two.stream("s").pause()
+    before = node_of(one).view().commands_refused
+    monkeypatch.setattr(command_threads, "OF_ONE_LOG", 0)
+    with pytest.raises(penstock.CallTimeout):
+        node_of(two).store.command("s", b"", 0.0)
+    assert node_of(one).view().commands_refused > before
+    one._journal.is_cut = True  # type: ignore[union-attr]
+    assert node_of(one).view().commands_refused == 0  # it never raises
+    one._journal.is_cut = False  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_sent_is_refused(pair: list[penstock.System]) -> None:
