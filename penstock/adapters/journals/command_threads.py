@@ -19,8 +19,7 @@ OF_ONE_LOG: Final = 32
 class CommandThreads:
     """At most 128 commands at once, and 32 to one log: a stream that holds up its commands does not hold up the others.
 
-    A command ends by its own time-out, and its thread with it. Any thread may use it. Its lock is held for no call of
-    another object's.
+    A command ends by its own time-out, and its thread with it. Any thread may use it.
 
     Attributes:
         refused: how often a command found no thread in time.
