@@ -98,7 +98,7 @@ def opened_as(services: Services, head: StreamHead) -> dict[str, Any]:
     """The arguments of the `StreamRecord` of a stored stream, besides its runtime and its id."""
     return {
         "options": head.stream_options,
-        "metadata": head.metadata,
+        "metadata": head.metadata_now,
         "on_orphan": head.on_orphan,
         "restart": head.restart,
         "loop_thread": services.loop_thread,
@@ -221,7 +221,7 @@ def _end_of(
 ) -> tuple[Append, Append]:
     """The owner mark and the terminal event by which a stream ends."""
     clock, node, stream_id = services.runtime.clock, writer.node, claim.request.log
-    log = StreamLog(stream_id, past.head.metadata, 1 << 40)
+    log = StreamLog(stream_id, past.head.metadata_now, 1 << 40)
     log.replay(past.events)
     outcome = Outcome(tool_calls=_calls(past))
     if claim.is_cancelled:

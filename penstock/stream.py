@@ -663,6 +663,7 @@ class Stream:
             raise RunsElsewhere(self.stream_id, "changing its metadata")
         check_process(self._record.runtime.dispatcher)
         self._record.metadata = FrozenDict({**self._record.metadata, **changes})
+        self._record.keep(metadata=self._record.metadata)
 
     # --- within --------------------------------------------------------------------------------------------------
 

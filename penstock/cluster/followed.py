@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,16 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.cluster.orders import answer_of, order_of
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
-from penstock.errors import Fenced, NoOwner, PenstockError, RunsElsewhere, StoreDamaged, StoreError, SystemStopped
+from penstock.errors import (
+    BufferFull,
+    Fenced,
+    NoOwner,
+    PenstockError,
+    RunsElsewhere,
+    StoreDamaged,
+    StoreError,
+    SystemStopped,
+)
 from penstock.events import FrozenDict
 from penstock.events.codec import CodecError, decode_events, decode_value, encode_value
 from penstock.ports import EMPTY, NODE_NUMBERS, Entry, EntryId, LogFrame, LogStore, OwnerMark, Registration
@@ -28,6 +38,7 @@ from penstock.services import Services
 __all__ = ["FollowedRecord"]
 
 _PAUSE: Final = 0.05  # seconds between two tries to find the owner
+_PUSH: Final = 1.0  # seconds that an order with tokens waits for room
 _FACTS: Final = 1.0  # seconds for the owner to say what it knows
 
 
@@ -40,6 +51,7 @@ class FollowedRecord(StreamRecord):
     """
 
     __slots__ = (
+        "_basis",
         "_closed",
         "_is_cancelling",
         "_is_lost",
@@ -64,6 +76,7 @@ class FollowedRecord(StreamRecord):
     ) -> None:
         head = past.head
         super().__init__(services.runtime, stream_id, **opened_as(services, head))
+        self._basis = head.metadata  # which the frames do not repeat
         self._store = store
         self._lease = lease
         self._is_lost = False
@@ -135,7 +148,7 @@ class FollowedRecord(StreamRecord):
             more = decode_value(mark.data) if mark.data else {}
             if isinstance(more, dict):
                 self.head = self.head.with_facts(more)
-                self.options = self.head.stream_options
+                self.options, self.metadata = self.head.stream_options, self.head.metadata_now
                 if self.untold_policy is None:
                     self.on_orphan = self.head.on_orphan
 
@@ -147,7 +160,7 @@ class FollowedRecord(StreamRecord):
         if frame.id.seq <= log.written:
             return  # its owner has written again what the store had lost
         self._note_writer(frame)
-        events = decode_events(frame.data, self.stream_id, log.metadata)
+        events = decode_events(frame.data, self.stream_id, self._basis)
         log.replay(events[log.written + 1 - frame.first :])
         if self.state == "idle":
             self.state = "streaming"
@@ -300,8 +313,26 @@ class _RemoteIntake(Intake):
             home = record.home
             assert home is not None
             limit = record.options.push_timeout if timeout is None else timeout
-            within = home.call_timeout + (limit or 0.0)
-            record.order({"do": "tokens", "texts": given, "timeout": limit}, within)
+            self._send(given, limit, home.call_timeout)
+
+    def _send(self, texts: list[str], limit: float | None, call_timeout: float) -> None:
+        """Send tokens until the owner has taken all, or ``limit`` seconds are over; None: no limit.
+
+        One order waits for room for a second at most, and some do not wait at all: see `WaitingPushes`.
+        """
+        record, done = self._record, 0
+        clock, dispatcher = record.runtime.clock, record.runtime.dispatcher
+        until = math.inf if limit is None else clock.monotonic() + limit
+        while True:
+            wait = max(0.0, min(_PUSH, until - clock.monotonic()))
+            try:
+                record.order({"do": "tokens", "texts": texts[done:], "timeout": wait}, call_timeout + wait)
+                return
+            except BufferFull as error:
+                done += error.accepted
+                if clock.monotonic() >= until or record.options.overflow == "error":
+                    raise BufferFull(error.stream_id, error.max_buffer_size, limit, done) from None
+            dispatcher.pause(_PAUSE)
 
     def push_now(
         self,

@@ -21,6 +21,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.cluster.followed import FollowedRecord
 from penstock.cluster.orders import carry_out
+from penstock.cluster.pushes import WaitingPushes
 from penstock.cluster.sharing import room_of, share_out
 from penstock.cluster.view import ClusterView, node_infos
 from penstock.config.cluster import ClusterOptions
@@ -69,6 +70,7 @@ class ClusterNode:
         self._followed: dict[FollowedRecord, None] = {}
         self._served: dict[StreamRecord, Registration | None] = {}  # that run here; None: not served yet
         self._readers: dict[StreamRecord, dict[str, _RemoteReaders]] = {}  # of those, on other nodes
+        self._pushes = WaitingPushes()  # of other nodes to those
         self._own: Registration | None = None  # serves the orders to the node itself
         self._beat_at: float | None = None  # when the store renewed the lease last
         self._steady_since: float | None = None  # … each time since, without a failure
@@ -259,7 +261,7 @@ class ClusterNode:
                     self._readers.pop(record, None)
 
     def _carry_out(self, record: StreamRecord, data: bytes) -> bytes:
-        return carry_out(record, data, self._set_readers, self.services.call_timeout)
+        return carry_out(record, data, self._set_readers, self._pushes, self.services.call_timeout)
 
     def _carry_out_own(self, data: bytes) -> bytes:
         """An order to the node itself: to look for streams that were given to it, or to forget one."""
@@ -439,7 +441,14 @@ class ClusterNode:
             lag_events=self.writer.waiting,
             beat_age_s=-1.0 if beat_at is None else round(self._now() - beat_at, 3),
             lease_s=self.options.lease,
+            commands_refused=self._commands_refused(),
         )
+
+    def _commands_refused(self) -> int:
+        try:
+            return self.store.statistics().commands_refused
+        except StoreError:
+            return 0
 
     def _now(self) -> float:
         return self.services.runtime.clock.monotonic()

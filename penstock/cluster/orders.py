@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
 from penstock.actors.stream.record import StreamRecord
+from penstock.cluster.pushes import WaitingPushes
 from penstock.config.checks import STARS
 from penstock.errors import OptionError, PenstockError, RunsElsewhere, StreamClosed
 from penstock.events.codec import CodecError, decode_value, encode_value
@@ -61,7 +62,11 @@ def answer_of(stream_id: str, data: bytes) -> Answer:
 
 
 def carry_out(
-    record: StreamRecord, data: bytes, set_readers: Callable[[StreamRecord, str, bool], None], call_timeout: float
+    record: StreamRecord,
+    data: bytes,
+    set_readers: Callable[[StreamRecord, str, bool], None],
+    pushes: WaitingPushes,
+    call_timeout: float,
 ) -> bytes:
     """Carry out an order where the stream runs; returns the answer. May wait for the stream.
 
@@ -69,11 +74,12 @@ def carry_out(
         record: of the stream.
         data: the order.
         set_readers: notes that a node has readers of the stream, or none.
+        pushes: those that wait on this node. One too many does not wait: its sender gets `BufferFull`, and tries again.
         call_timeout: seconds for the stream to answer, at most, if the order says nothing else.
     """
     try:
         order = decode_value(data)
-        value = _do(record, order, set_readers, min(call_timeout, float(order.get("within", call_timeout))))
+        value = _do(record, order, set_readers, pushes, min(call_timeout, float(order.get("within", call_timeout))))
     except PenstockError as error:
         return encode_value({"state": record.state, "error": error})
     return encode_value({"state": record.state, "value": value})
@@ -83,6 +89,7 @@ def _do(
     record: StreamRecord,
     order: Mapping[str, Any],
     set_readers: Callable[[StreamRecord, str, bool], None],
+    pushes: WaitingPushes,
     timeout: float,
 ) -> Any:
     stream = Stream(record, timeout)
@@ -92,8 +99,11 @@ def _do(
         case "tokens":
             if record.feed is not None:
                 raise OptionError("tokens", STARS, "none: the stream gets its tokens from a provider")
-            limit = order["timeout"]
-            stream.process_tokens(order["texts"], None if limit is None else float(limit))
+            limit = record.options.push_timeout if order["timeout"] is None else float(order["timeout"])
+            within = float(order.get("within", timeout))  # the other node waits no longer
+            wait = within if limit is None else min(limit, within)
+            with pushes.turn(record.stream_id) as may_wait:
+                stream.process_tokens(order["texts"], wait if may_wait else 0.0)
         case "orphan":
             record.set_orphan_policy(order["policy"])
         case "facts":

@@ -53,6 +53,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
         lag_events: events of this node's streams that wait to be stored.
         beat_age_s: seconds since the store has last renewed this node's lease.
         lease_s: seconds without a renewal after which a node loses its streams.
+        commands_refused: how often an order of another node found as many under way on this one as it carries out at
+            once. The other one tries again, within its time-out.
     """
 
     node: str
@@ -65,6 +67,7 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     lag_events: int
     beat_age_s: float
     lease_s: float
+    commands_refused: int = 0
 
 
 def name_of(node: str) -> str:

@@ -16,7 +16,7 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.hosted import HostedAgent
 from penstock.gateway.opener import orphan_policy
 from penstock.gateway.problems import Problem, RequestRefused, shown_name
-from penstock.gateway.requests.own_fields import model_parameters
+from penstock.gateway.requests.own_fields import model_parameters, object_field, text_field
 
 __all__ = ["check_agent", "create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
 
@@ -60,25 +60,22 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str,
             known = ", ".join(gateway.templates) or "none"
             raise RequestRefused.bad_request(f"There is no agent of this kind; there are: {known}.", "agent")
         arguments, hosts = split_template(gateway.templates[template])
+    for name in ("model", "provider"):
+        text_field(body, name)
     for name in ("name", "model", "provider", "system_prompt", "history", "metadata", "max_tool_rounds"):
         if body.get(name) is not None:
             if template is not None and name in ("provider", "system_prompt", "max_tool_rounds"):
                 raise RequestRefused.bad_request(f"{name} is set by the agent {template}.", name)
             arguments[name] = body[name]
-    if "tools" in body:
+    if body.get("tools") is not None:
         arguments["tools"] = _tools(gateway, body["tools"])
-    given = {} if body.get("parameters") is None else body["parameters"]
-    if not isinstance(given, Mapping):
-        raise RequestRefused.bad_request("parameters must be an object of the model's parameters.", "parameters")
+    given = object_field(body, "parameters")
     if "tools" in given:
         raise RequestRefused.bad_request("The agent's tools are named in tools.", "parameters.tools")
     parameters = hosts | model_parameters(given, has_extra_body=True)
     if "extra_body" in hosts and "extra_body" in parameters:
         parameters["extra_body"] = {**hosts["extra_body"], **parameters["extra_body"]}
-    model = arguments.get("model")
-    if model is not None and not isinstance(model, str):  # also {} and []
-        raise RequestRefused.bad_request("model must be the name of a model.", "model")
-    model = model or gateway.system.settings.model()
+    model = arguments.get("model") or gateway.system.settings.model()
     if not model:
         raise RequestRefused.bad_request("model is missing, and the server has no default.", "model")
     return arguments | {"model": model}, parameters

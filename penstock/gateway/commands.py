@@ -10,6 +10,7 @@ from penstock.errors import OptionError
 from penstock.gateway.channels import Channel
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.requests.native import check_changes
+from penstock.gateway.requests.own_fields import flag_field
 
 __all__ = ["COMMANDS", "STREAM_ENDED", "Command", "prepare"]
 
@@ -46,20 +47,20 @@ def _flush(channel: Channel, body: Mapping[str, Any]) -> Command:
 
 
 def _cancel(channel: Channel, body: Mapping[str, Any]) -> Command:
-    reason = body.get("reason", "cancelled by a client")
+    reason = body.get("reason")
+    if reason is None:
+        reason = "cancelled by a client"
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
         raise RequestRefused.bad_request(f"reason must be a text of at most {_LONGEST_REASON} characters.", "reason")
     return lambda: channel.stream.cancel(reason)
 
 
 def _tokens(channel: Channel, body: Mapping[str, Any]) -> Command:
-    tokens, text, end = body.get("tokens"), body.get("text"), body.get("end", False)
+    tokens, text, end = body.get("tokens"), body.get("text"), flag_field(body, "end")
     if tokens is not None and (not isinstance(tokens, list) or not all(isinstance(each, str) for each in tokens)):
         raise RequestRefused.bad_request("tokens must be a list of texts.", "tokens")
     if text is not None and not isinstance(text, str):
         raise RequestRefused.bad_request("text must be a text.", "text")
-    if not isinstance(end, bool):
-        raise RequestRefused.bad_request("end must be true or false.", "end")
     if tokens is None and text is None and not end:
         raise RequestRefused.bad_request("Give tokens, text or end.")
     if channel.record.feed is not None:

@@ -32,7 +32,7 @@ from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
-from penstock.telemetry.gateway import GatewayStatistics, ReaderInfo
+from penstock.telemetry.gateway import GatewayRefusal, GatewayStatistics, ReaderInfo
 
 __all__ = ["DRAINING", "Closes", "GatewayCore", "Served"]
 
@@ -285,6 +285,8 @@ class GatewayCore:
                 reader.cut(_REVOKED)
 
         self._each_reader(look)
+        if self.shared_once is not None and self.shared_once.is_owing:
+            self.later(self.shared_once.settle)
         self.guard.forget_tickets(now, self.channels.knows)
         self.channels.sweep()
         self.agents.sweep(now)
@@ -314,7 +316,12 @@ class GatewayCore:
     def statistics(self) -> GatewayStatistics:
         """The counters of the gateway. Any thread; never blocks."""
         protocols = [protocol for reader in list(self.readers) for protocol in reader.protocols]
-        return self.tally.statistics(requests=self.requests, readers=protocols, is_draining=self.is_draining)
+        refused: dict[GatewayRefusal, int] = {}
+        if self._remote is not None:
+            refused = {"busy": self._remote.refused, "too_many_tickets": self._misses.refused}
+        return self.tally.statistics(
+            requests=self.requests, readers=protocols, is_draining=self.is_draining, refused=refused
+        )
 
     # --- for the routes ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from penstock.errors import StoreDamaged, StoreError
+from penstock.config.logs import get_logger
+from penstock.errors import StoreDamaged, StoreError, describe_reason
 from penstock.events.codec import CodecError, decode_value, encode_value
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.ports import EMPTY, Append, Entry, EntryId, LogFrame, LogStore, OwnerMark, next_epoch
@@ -24,9 +25,10 @@ T = TypeVar("T")
 _KEPT: Final = 10_000
 _SECONDS: Final = 86_400.0
 _PATIENCE: Final = 30.0
-_BEGUN, _TAKEN_BACK = "open", "failed"  # reasons of marks
+_BEGUN, _TAKEN_BACK, _LEFT = "open", "failed", "left"  # reasons of marks
 _TAKEN_BACK_FOR: Final = 60.0  # seconds that a log is kept of which nothing is left but this
 _LOOK: Final = 0.05  # seconds between two looks whether another node has opened the stream
+_MOST_OWED: Final = 1_000
 
 
 class _KeyedRequest(msgspec.Struct, Generic[T]):
@@ -97,13 +99,18 @@ class SharedOnce:
 
     A node that dies meanwhile is followed by one that waits; it finds the stream by its id, or opens it. An answer
     expires as the logs of ended streams do, a day after the request at the latest if no node has answered it. A node
-    takes back only its own mark, and only if no other one has followed it.
+    takes back only its own mark, and only if no other one has followed it. What it cannot take back since the store is
+    away, it owes: `settle` does it when the store is back.
 
     Args:
         store: that the nodes share.
         node: the name of this node.
         number: its number.
         patience: seconds for another node that lives, and has begun the request, to open the stream.
+
+    Attributes:
+        given_up: marks that were owed and will not be taken back, as there were more than 1,000. Other nodes answer 503
+            to their requests until they lapse.
     """
 
     def __init__(self, store: LogStore, node: str, number: int, patience: float = _PATIENCE) -> None:
@@ -113,6 +120,10 @@ class SharedOnce:
         self._patience = patience
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()  # the logs of the requests that are being made here
+        # By log: the own mark, and the reason of the one that takes it back.
+        self._owed: OrderedDict[str, tuple[EntryId, str]] = OrderedDict()
+        self._is_settling = threading.Lock()
+        self.given_up = 0
 
     async def once(
         self,
@@ -168,13 +179,19 @@ class SharedOnce:
         in_thread: Callable[..., Coroutine[Any, Any, Any]],
     ) -> tuple[str, bytes, bool]:
         """Make a request that is this node's. Another one may have opened its stream before it died."""
+        reason = _LEFT if found.is_left else _TAKEN_BACK
         try:
             data = await find(found.stream_id) if found.is_left else None
             is_new = data is None
             if data is None:
+                reason = _TAKEN_BACK
                 data = await run(found.stream_id)
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(in_thread(self._take_back, log, found)))
+        except BaseException:  # which is raised, whatever comes of taking back
+            try:
+                await asyncio.shield(asyncio.ensure_future(in_thread(self._take_back, log, found.tail, reason)))
+            except Exception as error:  # the gateway's threads have ended, or a fault of ours
+                self._owe(log, found.tail, reason)
+                get_logger().warning("mark_not_taken_back", reason=describe_reason(error))
             raise
         await in_thread(self._end, log, found, data)
         return found.stream_id, data, is_new
@@ -190,7 +207,7 @@ class SharedOnce:
             raise _reused()
         if isinstance(last, LogFrame):
             return str(first["stream_id"]), last.data
-        if self._is_left(log, last.node):
+        if last.reason == _LEFT or self._is_left(log, last.node):
             return self._begin(log, last.id, first, is_left=True) or str(first["stream_id"])
         return str(first["stream_id"])
 
@@ -217,11 +234,15 @@ class SharedOnce:
         is_ours = False
         try:
             is_ours = self._append(log, tail, mark, _SECONDS)
-            if is_ours and not is_left and tail != EMPTY:
-                self._store.trim(log, mark.id)  # what was taken back, so that the log does not grow
+        except StoreError:
+            self._owe(log, mark.id, _LEFT if is_left else _TAKEN_BACK)  # it may be there, and the answer be lost
+            raise
         finally:
             if not is_ours:
                 self._leave(log)
+        if is_ours and not is_left and tail != EMPTY:
+            with contextlib.suppress(StoreError):  # the next one does so
+                self._store.trim(log, mark.id)  # what was taken back, so that the log does not grow
         return _Begun(mark.id, str(said["stream_id"]), is_left) if is_ours else None
 
     def _mark(self, tail: EntryId, reason: str, data: bytes = b"") -> OwnerMark:
@@ -234,9 +255,58 @@ class SharedOnce:
             raise answer
         return answer == entry.id
 
-    def _take_back(self, log: str, begun: _Begun) -> None:
-        """Let others make a request that has failed here, unless one does already."""
-        self._append(log, begun.tail, self._mark(begun.tail, _TAKEN_BACK), _TAKEN_BACK_FOR)
+    def _take_back(self, log: str, tail: EntryId, reason: str) -> None:
+        """Let others make a request that has failed here, unless one does already: now, or when the store is back.
+
+        With the reason ``left``, they look first whether its stream has been opened.
+        """
+        append = self._taking_back(log, tail, reason)
+        try:
+            self._append(append.log, append.expected, append.entry, append.lapses)
+        except StoreError:
+            self._owe(log, tail, reason)
+
+    def _taking_back(self, log: str, tail: EntryId, reason: str) -> Append:
+        lapses = _TAKEN_BACK_FOR if reason == _TAKEN_BACK else _SECONDS
+        return Append(log, tail, self._mark(tail, reason), lapses=lapses)
+
+    def _owe(self, log: str, tail: EntryId, reason: str) -> None:
+        with self._lock:
+            self._owed[log] = tail, reason
+            is_too_much = len(self._owed) > _MOST_OWED
+            if is_too_much:
+                self._owed.popitem(last=False)
+                self.given_up += 1
+        if is_too_much:
+            get_logger().warning("idempotency_key_not_released", given_up=self.given_up)
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether there are marks that could not be taken back. Any thread; never waits."""
+        return bool(self._owed)
+
+    def settle(self) -> None:
+        """Take back what could not be taken back while the store was away. Waits for the store, once.
+
+        What fails again is still owed. If another thread is doing so, it returns at once.
+        """
+        if not self._is_settling.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                owed = list(self._owed.items())
+            with contextlib.suppress(StoreError):  # it is still away
+                answers = self._store.append_all([self._taking_back(log, *owing) for log, owing in owed])
+                for (log, owing), answer in zip(owed, answers, strict=True):
+                    if not (isinstance(answer, StoreError) and answer.retryable):
+                        self._settled(log, owing)
+        finally:
+            self._is_settling.release()
+
+    def _settled(self, log: str, owing: tuple[EntryId, str]) -> None:
+        with self._lock:
+            if self._owed.get(log) == owing:
+                del self._owed[log]
 
     def _leave(self, log: str) -> None:
         with self._lock:

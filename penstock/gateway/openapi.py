@@ -231,14 +231,14 @@ _BODIES: Final[dict[tuple[str, str], tuple[dict[str, Any], bool]]] = {
         {
             "type": "object",
             "properties": {
-                "tokens": {"type": "array", "items": {"type": "string"}},
-                "text": {"type": "string"},
-                "end": {"type": "boolean"},
+                "tokens": {"type": ["array", "null"], "items": {"type": "string"}},
+                "text": _OPTIONAL,
+                "end": _SWITCH,
             },
         },
         True,
     ),
-    ("POST", f"{_STREAM}/cancel"): ({"type": "object", "properties": {"reason": {"type": "string"}}}, False),
+    ("POST", f"{_STREAM}/cancel"): ({"type": "object", "properties": {"reason": _OPTIONAL}}, False),
     ("POST", "/v1/chat/completions"): (_MODEL_BODY, True),
     ("POST", "/v1/messages"): (_MODEL_BODY, True),
     ("POST", "/v1/responses"): (
@@ -254,7 +254,11 @@ _BODIES: Final[dict[tuple[str, str], tuple[dict[str, Any], bool]]] = {
         True,
     ),
     ("POST", "/v1/ui/chat"): (
-        {"type": "object", "required": ["messages"], "properties": {"id": _TEXT, "messages": {"type": "array"}}},
+        {
+            "type": "object",
+            "required": ["messages"],
+            "properties": {"id": _TEXT | _OPTIONAL, "messages": {"type": "array"}},
+        },
         True,
     ),
     ("POST", "/v1/agui"): (

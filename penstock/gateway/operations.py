@@ -15,6 +15,7 @@ from penstock.gateway.keys import Scope
 from penstock.gateway.opener import open_native
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.protocols import events_in
+from penstock.gateway.requests.own_fields import whole_field
 from penstock.gateway.steering import steer
 
 __all__ = ["OPERATIONS", "SocketCall"]
@@ -63,10 +64,7 @@ async def _channel(socket: SocketCall, message: Mapping[str, Any]) -> Channel:
 
 
 def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
-    window = message.get("window", socket.call.gateway.options.reader_bytes)
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1_000:
-        raise RequestRefused.bad_request("window must be a whole number from 1000.", "window")
-    return window
+    return whole_field(message, "window", 1_000, socket.call.gateway.options.reader_bytes)
 
 
 def _reads(socket: SocketCall, channel: Channel, window: int, variant: Mapping[str, str]) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def events_in(message: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         RequestRefused: there are none of that name (400).
     """
-    chosen = message.get("events", "all")
-    return {} if chosen == "all" else PROTOCOLS["socket"].closed({"events": chosen})
+    chosen = message.get("events")
+    return {} if chosen in (None, "all") else PROTOCOLS["socket"].closed({"events": chosen})
 
 
 def variant_in(query: Mapping[str, str]) -> dict[str, str]:

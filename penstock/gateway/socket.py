@@ -23,6 +23,7 @@ from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
+from penstock.gateway.requests.own_fields import whole_field
 from penstock.gateway.websocket import DENIED, WebSocket
 from penstock.telemetry.gateway import ReaderInfo
 
@@ -155,10 +156,8 @@ class StreamSocket(WebSocket):
             desk_of(self.gateway).open(sid, self.call, self._topics)
             return {"ok": True, "sid": sid}
         channel = await self.gateway.find(self.call.key, sid)
-        after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
-        for name, value, low in (("after", after, 0), ("window", window, 1_000)):
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
-                raise RequestRefused.bad_request(f"{name} must be a whole number from {low}.", name)
+        after = whole_field(message, "after", 0, 0)
+        window = whole_field(message, "window", 1_000, self.gateway.options.reader_bytes)
         is_gap = message.get("epoch") not in (None, channel.epoch)
         variant = events_in(message)
         projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)

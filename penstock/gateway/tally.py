@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from penstock.actors.stream.histograms import Histogram
 from penstock.telemetry.gateway import (
     LAG_BOUNDS,
     OVERHEAD_BOUNDS,
+    GatewayRefusal,
     GatewayStatistics,
     ReaderOutcome,
     ReaderResumption,
@@ -42,7 +43,9 @@ class GatewayTally:
         """Note how long the gateway itself took for a request."""
         self._overhead.add(seconds)
 
-    def statistics(self, *, requests: int, readers: Sequence[str], is_draining: bool) -> GatewayStatistics:
+    def statistics(
+        self, *, requests: int, readers: Sequence[str], is_draining: bool, refused: Mapping[GatewayRefusal, int]
+    ) -> GatewayStatistics:
         """The counters at this moment. ``readers``: the protocol of each."""
         return GatewayStatistics(
             requests=requests,
@@ -52,4 +55,5 @@ class GatewayTally:
             reader_lag=self._lag.snapshot(),
             overhead=self._overhead.snapshot(),
             is_draining=is_draining,
+            refused=refused,
         )

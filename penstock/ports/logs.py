@@ -256,6 +256,8 @@ class StoreStatistics(msgspec.Struct, frozen=True):
         failures: requests that raised a `StoreError`.
         bytes: what the store holds, in bytes; None if that is not known.
         logs: how many logs it holds; None if that is not known.
+        commands_refused: how often a command for this process was not carried out at once, or not in time, as too many
+            were under way. A sender that tries again counts again.
     """
 
     appends: int = 0
@@ -264,6 +266,7 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     failures: int = 0
     bytes: int | None = None
     logs: int | None = None
+    commands_refused: int = 0
 
 
 class LogWatcher(Protocol):
@@ -414,8 +417,9 @@ class LogStore(Protocol):
     def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> Registration:
         """Carry out the commands to a log, until the registration is closed.
 
-        The function is called by a thread of the store and must not wait long. If it raises, the caller of `command`
-        gets no reply.
+        The function is called by a thread of the store, for several commands at once, and must not wait long. If it
+        raises, the caller of `command` gets no reply. A store may bound how many it carries out at once; a further one
+        waits for its turn, within its time-out.
         """
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ from penstock.actors.stream.histograms import HistogramSnapshot
 __all__ = [
     "LAG_BOUNDS",
     "OVERHEAD_BOUNDS",
+    "GatewayRefusal",
     "GatewayStatistics",
     "ReaderInfo",
     "ReaderOutcome",
@@ -23,6 +24,9 @@ ReaderOutcome: TypeAlias = Literal["finished", "left", "too_slow", "drained"]
 """How a reader ended: the stream ended; the client left; the client did not read; the server ended the connection."""
 ReaderResumption: TypeAlias = Literal["exact", "snapshot", "gap"]
 """Where a reader went on: after its cursor; with a snapshot, as events were folded; in another log than the cursor."""
+GatewayRefusal: TypeAlias = Literal["busy", "too_many_tickets"]
+"""Why a gateway of a cluster refused a request, by the error's ``code``: as many calls waited for other nodes as may do
+so; or too many tickets were looked for in the store in vain."""
 
 LAG_BOUNDS: Final = (0.0, 1_000.0, 4_000.0, 16_000.0, 64_000.0, 256_000.0, 1_048_576.0, 4_194_304.0, 16_777_216.0)
 """Bytes."""
@@ -64,6 +68,8 @@ class GatewayStatistics(msgspec.Struct, frozen=True, kw_only=True):
     overhead: HistogramSnapshot
     """Seconds of a request that the gateway itself took before the first byte of a stream."""
     is_draining: bool
+    refused: Mapping[GatewayRefusal, int] = msgspec.field(default_factory=dict)
+    """Requests that were refused; empty without a cluster."""
 
 
 class TellsOfGateway(Protocol):

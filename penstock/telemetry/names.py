@@ -52,6 +52,12 @@ METRICS: Final = (
         "Readers that are gone: finished, left, too_slow, drained.",
     ),
     Metric("penstock_resume_total", "counter", ("result",), "Readers that came with a cursor: exact, snapshot, gap."),
+    Metric(
+        "penstock_gateway_refused_total",
+        "counter",
+        ("code",),
+        "Requests that a gateway of a cluster refused: busy, too_many_tickets.",
+    ),
     Metric("penstock_supervisor_restarts_total", "counter", ("supervisor",), "Children that supervisors restarted."),
     Metric("penstock_mailbox_depth_max", "gauge", (), "Messages that wait in the fullest mailbox."),
     Metric(

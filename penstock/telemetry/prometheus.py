@@ -116,6 +116,8 @@ def _add_gateway(found: Mapping[str, _Values], statistics: GatewayStatistics) ->
         found["penstock_readers"].add(0, protocol)
     for result in ("exact", "snapshot", "gap"):
         found["penstock_resume_total"].add(statistics.resumptions.get(result, 0), result)
+    for code, count in statistics.refused.items():
+        found["penstock_gateway_refused_total"].add(count, code)
     found["penstock_reader_lag_bytes"].merge(statistics.reader_lag)
     found["penstock_gateway_overhead_seconds"].merge(statistics.overhead)
 

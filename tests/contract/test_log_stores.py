@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from penstock.adapters.journals import command_threads
 from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreClosed, StoreError
 from penstock.ports import (
@@ -465,6 +467,43 @@ def test_a_command_without_a_reply_in_time_is_an_error(store: LogStore) -> None:
         store.command("s", b"pause", 0.01)
     go_on.set()
     serving.close()
+
+
+def test_commands_that_wait_are_bounded_and_hold_up_no_other_log(
+    store: LogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_threads, "OF_ONE_LOG", 2)
+    monkeypatch.setattr(command_threads, "OF_ALL_LOGS", 3)
+    go_on, waiting = threading.Event(), threading.Semaphore(0)
+    done: list[bytes] = []
+
+    def carry_out(command: bytes) -> bytes:
+        if not go_on.is_set():
+            waiting.release()
+            assert go_on.wait(10)
+        done.append(command)
+        return command
+
+    serving = [store.serve(log, carry_out) for log in ("s", "t")]
+    serving.append(store.serve("free", lambda command: command))
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(store.command, "s", b"first", 10.0) for _ in range(2)]
+        assert waiting.acquire(timeout=10)
+        assert waiting.acquire(timeout=10)
+        with pytest.raises(CallTimeout):  # the log has no room
+            store.command("s", b"refused", 0.05)
+        assert store.command("free", b"other", 10.0) == b"other"
+        asked.append(pool.submit(store.command, "t", b"third", 10.0))
+        assert waiting.acquire(timeout=10)
+        with pytest.raises(CallTimeout):  # none has
+            store.command("free", b"refused", 0.05)
+        late = pool.submit(store.command, "s", b"late", 10.0)
+        go_on.set()
+        assert [each.result(10) for each in (*asked, late)] == [b"first", b"first", b"third", b"late"]
+    assert sorted(done) == [b"first", b"first", b"late", b"third"]
+    assert store.statistics().commands_refused >= 2
+    for each in serving:
+        each.close()
 
 
 def test_an_owner_that_has_been_replaced_takes_nothing_away_from_its_successor(store: LogStore) -> None:

@@ -29,7 +29,7 @@ class StreamHead(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sse_epoch: of the log, for clients: 8 hexadecimal digits, made once.
         created_at: Unix time in seconds.
-        metadata: of its events.
+        metadata: that it was opened with; frames do not repeat it. See `metadata_now`.
         options: of `StreamOptions`, without a tokenizer.
         on_orphan, restart: as for `System.open_stream`.
         redo: how its call is made again (see `penstock.recovery`); None: it cannot be.
@@ -53,7 +53,7 @@ class StreamHead(msgspec.Struct, frozen=True, kw_only=True):
         """The same with further facts.
 
         ``options`` and ``on_orphan`` take the place of those that the stream was opened with; ``paused`` says whether
-        it is. What is not allowed is left out.
+        it is; ``metadata`` is that of the events that come after it. What is not allowed is left out.
         """
         options, on_orphan = facts.get("options"), facts.get("on_orphan")
         changes: dict[str, Any] = {"facts": {**self.facts, **facts}}
@@ -64,6 +64,12 @@ class StreamHead(msgspec.Struct, frozen=True, kw_only=True):
                 check_on_orphan(on_orphan)
                 changes["on_orphan"] = on_orphan
         return msgspec.structs.replace(self, **changes)
+
+    @property
+    def metadata_now(self) -> Mapping[str, Any]:
+        """The metadata of the events that come next."""
+        changed = self.facts.get("metadata")
+        return FrozenDict(changed) if isinstance(changed, Mapping) else self.metadata
 
     @property
     def is_paused(self) -> bool:

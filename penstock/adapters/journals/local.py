@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
+from penstock.adapters.journals.command_threads import CommandThreads
 from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreDamaged, StoreError
@@ -134,10 +136,11 @@ class LogWatches:
 
 
 class Commands:
-    """Functions of the process that carry out commands, by log. Each command runs in the thread that sends it."""
+    """Functions of the process that carry out commands, by log. Each command runs in a thread of its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.threads = CommandThreads()
         self._served: dict[str, tuple[str, Callable[[bytes], bytes]]] = {}
 
     def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> _Served:
@@ -160,6 +163,7 @@ class Commands:
         found = self._served.get(log)
         if found is None:
             raise NoOwner(log)
+        until = time.monotonic() + timeout
         reply: Future[bytes] = Future()
         carry_out = found[1]
 
@@ -169,9 +173,10 @@ class Commands:
             except Exception as error:
                 reply.set_exception(error)
 
-        threading.Thread(target=work, name="penstock-command", daemon=True).start()
+        if not self.threads.start(log, work, timeout):
+            raise CallTimeout(f"a command to stream {log!r}", timeout)
         try:
-            return reply.result(timeout)
+            return reply.result(max(0.0, until - time.monotonic()))
         except FutureTimeout:
             raise CallTimeout(f"a command to stream {log!r}", timeout) from None
         except Exception as error:

@@ -307,7 +307,8 @@ class MemoryLogStore(WithinProcess):
 
     def statistics(self) -> StoreStatistics:
         """The counters."""
-        return msgspec.structs.replace(self._counts, bytes=self._bytes, logs=len(self._logs))
+        refused = self._commands.threads.refused
+        return msgspec.structs.replace(self._counts, bytes=self._bytes, logs=len(self._logs), commands_refused=refused)
 
     def close(self) -> None:
         """Close it, and forget everything."""

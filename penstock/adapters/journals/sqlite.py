@@ -506,7 +506,8 @@ class SqliteJournal(WithinProcess):
 
     def statistics(self) -> StoreStatistics:
         """The counters."""
-        return msgspec.structs.replace(self._counts, bytes=int(self._bytes), logs=self._logs)
+        refused = self._commands.threads.refused
+        return msgspec.structs.replace(self._counts, bytes=int(self._bytes), logs=self._logs, commands_refused=refused)
 
     def close(self) -> None:
         """Write everything into the file itself, close it, and let another process open it."""

@@ -374,7 +374,7 @@ class ValkeyJournal:
 
     def statistics(self) -> StoreStatistics:
         """The counters; what the server holds is not known."""
-        return self._appender.counts
+        return msgspec.structs.replace(self._appender.counts, commands_refused=self._commands.threads.refused)
 
     def close(self) -> None:
         """Close all connections, and end the threads."""

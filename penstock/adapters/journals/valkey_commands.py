@@ -7,9 +7,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from penstock.adapters.journals.command_threads import CommandThreads
 from penstock.adapters.journals.valkey_engine import Engine, Pauses
 from penstock.adapters.journals.valkey_listener import Listener
 from penstock.config.checks import check_number
@@ -18,7 +20,7 @@ from penstock.errors import CallTimeout, NoOwner, StoreError
 
 __all__ = ["RemoteCommands"]
 
-_DONE, _FAILED, _NOBODY = b"d", b"f", b"n"
+_DONE, _FAILED, _NOBODY, _BUSY = b"d", b"f", b"n", b"b"
 _KNOWN: Final = 64  # commands of one log that are remembered
 _SUBSCRIBING: Final = 1.0  # seconds to wait for the server's confirmation; without it, it goes on in the background
 
@@ -51,6 +53,7 @@ class RemoteCommands:
         self._served: dict[str, _Serving] = {}
         self._waiting: dict[bytes, SimpleQueue[bytes]] = {}
         self._are_replies_on: threading.Event | None = None
+        self.threads = CommandThreads()
 
     # --- carrying out --------------------------------------------------------------------------------------------
 
@@ -100,7 +103,8 @@ class RemoteCommands:
         id = uuid.uuid4().hex.encode()
         message = b"%b %b %b" % (id, self._replies, command)
         replies = self._waiting[id] = SimpleQueue()
-        pauses = Pauses(min(self._owner_wait, timeout), self._engine.closed)
+        unowned = Pauses(min(self._owner_wait, timeout), self._engine.closed)
+        busy = Pauses(timeout, self._engine.closed)
         try:
             while True:
                 said = self._try(self._channel_of(log), message, replies, end)
@@ -108,7 +112,10 @@ class RemoteCommands:
                     return said[1:]
                 if said[:1] == _FAILED:
                     raise CallTimeout(what, timeout)
-                if not pauses.wait():
+                if said[:1] == _BUSY:
+                    if not busy.wait():
+                        raise CallTimeout(what, timeout)
+                elif not unowned.wait():
                     raise NoOwner(log)
         except Empty:
             raise CallTimeout(what, timeout) from None
@@ -152,8 +159,10 @@ class _Serving:
         if current is None:
             self._commands.reply(data, _NOBODY)
         elif current is self and id not in self._known:
-            self._known.append(id)
-            threading.Thread(target=self._work, args=(data,), name="penstock-command", daemon=True).start()
+            if self._commands.threads.start(self.log, partial(self._work, data)):
+                self._known.append(id)
+            else:
+                self._commands.reply(data, _BUSY)
         return True
 
     def lost(self, error: StoreError) -> None:

@@ -14,6 +14,7 @@ from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import data_url, file_part, kept_part
 from penstock.gateway.requests.own_fields import (
+    any_text_field,
     given_fields,
     list_field,
     model_parameters,
@@ -164,7 +165,7 @@ def _context(body: Mapping[str, Any]) -> dict[str, Any] | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), str):
             path = f"context[{number}]"
             raise RequestRefused.bad_request(f"{path}: allowed: an object with a description and a value.", path)
-        description = entry.get("description")
+        description = any_text_field(entry, "description", f"context[{number}].")
         lines.append(f"{description}: {entry['value']}" if description else entry["value"])
     return {"role": "system", "content": "\n".join(lines)} if lines else None
 
@@ -184,7 +185,7 @@ class _AguiMessages:
             path = f"messages[{number}]"
             match message["role"]:
                 case "reasoning":
-                    self._reasoning(message)
+                    self._reasoning(message, path)
                 case "assistant":
                     self._assistant(message, path)
                 case "tool":
@@ -197,11 +198,11 @@ class _AguiMessages:
 
     def _assistant(self, message: dict[str, Any], path: str) -> None:
         """Add to the assistant's message; the client splits one answer into several."""
-        text = message.get("content")
-        text = text if isinstance(text, str) else ""
+        text = self._said(message.get("content"), f"{path}.content")
         metadata = message.get("metadata")
         metadata = metadata if isinstance(metadata, Mapping) else {}
-        calls = [self._call(call, f"{path}.toolCalls[{at}]") for at, call in enumerate(_list(message, "toolCalls"))]
+        given = list_field(message, "toolCalls", f"{path}.")
+        calls = [self._call(call, f"{path}.toolCalls[{at}]") for at, call in enumerate(given)]
         last = self._made[-1] if self._made and self._made[-1]["role"] == "assistant" else None
         if last is None:
             last = {"role": "assistant", **_named(message), "content": None}
@@ -249,7 +250,7 @@ class _AguiMessages:
                 made["signed_by"] = penstock["provider"]
         return made
 
-    def _reasoning(self, message: dict[str, Any]) -> None:
+    def _reasoning(self, message: dict[str, Any], path: str) -> None:
         """Keep a block that the provider signed; what is not signed, no provider takes back."""
         metadata = message.get("metadata")
         penstock = metadata.get("penstock") if isinstance(metadata, Mapping) else None
@@ -257,7 +258,8 @@ class _AguiMessages:
         signature = message.get("encryptedValue")
         if not isinstance(signature, str) and "kind" not in penstock:
             return
-        block = {"kind": "reasoning", "text": message.get("content") or "", "signature": signature, **penstock}
+        text = any_text_field(message, "content", f"{path}.")
+        block = {"kind": "reasoning", "text": text, "signature": signature, **penstock}
         names = ("kind", "text", "signature", "id", "provider")
         self._blocks.append({name: block[name] for name in names if isinstance(block.get(name), str)})
 
@@ -296,6 +298,21 @@ class _AguiMessages:
         parts = [self._part(part, f"{path}[{at}]") for at, part in enumerate(content)]
         return [part for part in parts if part is not None]
 
+    def _said(self, content: object, path: str) -> str:
+        """The text of an assistant's content. No provider takes other parts from the assistant."""
+        if not isinstance(content, list):
+            if content is not None and not isinstance(content, str):
+                raise wrong(path, content, "a text or a list")
+            return content or ""
+        texts = []
+        for at, given in enumerate(content):
+            part = self._part(given, f"{path}[{at}]")
+            if part is not None and part.get("type") == "text":
+                texts.append(part["text"])
+            elif part is not None:
+                self.dropped.append(f"{path}[{at}]")
+        return "".join(texts)
+
     def _part(self, part: object, path: str) -> dict[str, Any] | None:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise RequestRefused.bad_request(f"{path}: allowed: an object with a type.", path)
@@ -309,8 +326,8 @@ class _AguiMessages:
         value = source.get("value")
         if not isinstance(value, str) or not value:
             raise RequestRefused.bad_request(f"{path}.source.value: allowed: a text.", f"{path}.source.value")
-        given = source.get("mimeType")
-        media_type = given if isinstance(given, str) and given else _MEDIA.get(kind, "application/octet-stream")
+        given = any_text_field(source, "mimeType", f"{path}.source.")
+        media_type = given or _MEDIA.get(kind, "application/octet-stream")
         if source.get("type") == "file":
             return kept_part(value, media_type, self._dialect)
         metadata = part.get("metadata")
@@ -346,11 +363,6 @@ def _binary(part: Mapping[str, Any]) -> dict[str, Any] | None:
 def _named(message: Mapping[str, Any]) -> dict[str, str]:
     name = message.get("name")
     return {"name": name} if isinstance(name, str) and name else {}
-
-
-def _list(message: Mapping[str, Any], name: str) -> list[Any]:
-    value = message.get(name)
-    return value if isinstance(value, list) else []
 
 
 def _call_ids(message: Mapping[str, Any]) -> list[str]:

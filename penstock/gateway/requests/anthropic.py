@@ -13,7 +13,18 @@ from penstock.gateway.answers.anthropic_parts import unseal
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.anthropic_content import Translator
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.own_fields import flag_field, messages_of, model_of, model_parameters, own_fields, wrong
+from penstock.gateway.requests.own_fields import (
+    any_text_field,
+    flag_field,
+    list_field,
+    messages_of,
+    model_of,
+    model_parameters,
+    object_field,
+    own_fields,
+    text_field,
+    wrong,
+)
 
 __all__ = ["parse"]
 
@@ -124,35 +135,43 @@ def _parameters(given: dict[str, Any], model: str, dialect: Dialect, dropped: li
     if (limit := rest.pop("max_tokens", None)) is not None:
         is_new = dialect == "openai-chat" and _REASONS.search(model)
         parameters["max_completion_tokens" if is_new else "max_tokens"] = limit
-    if stops := rest.pop("stop_sequences", None):
+    if stops := list_field(rest, "stop_sequences"):
         parameters["stop"] = stops
     if "top_k" in rest:
         parameters["top_k"] = rest.pop("top_k")
-    parameters |= _tools(rest.pop("tools", None), rest.pop("tool_choice", None), dropped)
-    config = rest.pop("output_config", None)
-    config = config if isinstance(config, Mapping) else {}
-    given_format = rest.pop("output_format", None)  # its name before it was a field of `output_config`
-    form = config.get("format") or given_format
-    parameters |= _format(form)
-    if given_format is not None and (given_format != form or "response_format" not in parameters):
+    parameters |= _tools(list_field(rest, "tools"), object_field(rest, "tool_choice"), dropped)
+    config = object_field(rest, "output_config")
+    given_format = object_field(rest, "output_format")  # its name before it was a field of `output_config`
+    form = object_field(config, "format", "output_config.") or given_format
+    parameters |= _format(form, "output_format." if form is given_format else "output_config.format.")
+    if form is not given_format and "response_format" not in parameters:
+        dropped.append("output_config.format")
+    if "output_format" in rest and (given_format != form or "response_format" not in parameters):
         dropped.append("output_format")
-    parameters |= _thinking(rest.pop("thinking", None), config.get("effort"), dialect)
+    effort = text_field(config, "effort", "output_config.")
+    parameters |= _thinking(object_field(rest, "thinking"), effort, dialect)
     dropped += (f"output_config.{name}" for name in config if name not in ("format", "effort"))
-    metadata = rest.pop("metadata", None)
-    if isinstance(metadata, Mapping):
-        if isinstance(user := metadata.get("user_id"), str):
-            parameters["user"] = user
-        dropped += (f"metadata.{name}" for name in metadata if name != "user_id")
+    metadata = object_field(rest, "metadata")
+    if metadata.get("user_id") is not None:
+        parameters["user"] = any_text_field(metadata, "user_id", "metadata.")
+    dropped += (f"metadata.{name}" for name in metadata if name != "user_id")
+    for name in _READ:
+        rest.pop(name, None)
     for name, path in _LOST_IN.get(dialect, {}).items():
         if parameters.pop(name, None) is not None:
             dropped.append(path)
     return parameters | rest
 
 
-def _thinking(thinking: object, effort: object, dialect: Dialect) -> dict[str, Any]:
+_READ: Final = ("stop_sequences", "tools", "tool_choice", "output_config", "output_format", "thinking", "metadata")
+
+
+def _thinking(thinking: Mapping[str, Any], effort: str | None, dialect: Dialect) -> dict[str, Any]:
     """How hard the model is to think, in the words of the provider's dialect."""
-    word = _effort(thinking, effort)
-    kind = thinking.get("type") if isinstance(thinking, Mapping) else None
+    kind, budget = text_field(thinking, "type", "thinking."), thinking.get("budget_tokens")
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool)):
+        raise wrong("thinking.budget_tokens", budget, "a whole number")
+    word = _effort(kind, budget, effort)
     if dialect == "ollama":
         return {} if kind is None else {"think": kind != "disabled"}
     if word is None:
@@ -160,41 +179,35 @@ def _thinking(thinking: object, effort: object, dialect: Dialect) -> dict[str, A
     if dialect == "openai-responses":
         return {"reasoning": {"effort": word, "summary": "auto"}}
     if dialect == "gemini":
-        budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-        told = {"thinkingBudget": budget} if isinstance(budget, int) else {"thinkingLevel": _LEVELS.get(word, word)}
+        told = {"thinkingLevel": _LEVELS.get(word, word)} if budget is None else {"thinkingBudget": budget}
         return {"generation_config": {"thinkingConfig": {"includeThoughts": True, **told}}}
     return {"reasoning_effort": word}
 
 
-def _effort(thinking: object, effort: object) -> str | None:
+def _effort(kind: str | None, budget: int | None, effort: str | None) -> str | None:
     """How hard the model is to think, in OpenAI's words: as the request says, or by the budget."""
-    kind = thinking.get("type") if isinstance(thinking, Mapping) else None
     if kind == "disabled":
         return None
-    if isinstance(effort, str):
+    if effort is not None:
         return "xhigh" if effort == "max" else effort
-    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-    if kind != "enabled" or not isinstance(budget, int):
+    if kind != "enabled" or budget is None:
         return None
     return "low" if budget < _LEAST_MEDIUM else "medium" if budget < _LEAST_HIGH else "high"
 
 
-def _format(given: object) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or given.get("type") != "json_schema":
+def _format(given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if given.get("type") != "json_schema":
         return {}
-    inner = {"name": given.get("name") or "answer", "schema": given.get("schema"), "strict": True}
+    name = any_text_field(given, "name", path) or "answer"
+    inner = {"name": name, "schema": given.get("schema"), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": inner}}
 
 
 _FUNCTIONS: Final = ("name", "description", "input_schema", "strict", "type")
 
 
-def _tools(given: object, choice: object, dropped: list[str]) -> dict[str, Any]:
+def _tools(given: Iterable[Any], choice: Mapping[str, Any], dropped: list[str]) -> dict[str, Any]:
     """Functions and the choice among them. Anthropic's own tools have no schema that could be sent to others."""
-    if given is None:
-        return {}
-    if not isinstance(given, list):
-        raise RequestRefused.bad_request(f"tools: expected a list, got {type_of(given)}.", "tools")
     tools: list[dict[str, Any]] = []
     for place, tool in enumerate(given):
         if not isinstance(tool, Mapping):
@@ -204,9 +217,10 @@ def _tools(given: object, choice: object, dropped: list[str]) -> dict[str, Any]:
             dropped.append(f"tools[{place}]")
             continue
         function: dict[str, Any] = {"name": tool.get("name")}
-        if tool.get("description"):
-            function["description"] = tool["description"]
-        function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+        if description := any_text_field(tool, "description", f"tools[{place}]."):
+            function["description"] = description
+        schema = object_field(tool, "input_schema", f"tools[{place}].")
+        function["parameters"] = schema or {"type": "object", "properties": {}}
         if tool.get("strict") is not None:
             function["strict"] = tool["strict"]
         tools.append({"type": "function", "function": function})
@@ -214,16 +228,14 @@ def _tools(given: object, choice: object, dropped: list[str]) -> dict[str, Any]:
     return {"tools": tools, **_choice(choice, tools)} if tools else {}
 
 
-def _choice(given: object, tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        return {}
-    kind = given.get("type")
+def _choice(given: Mapping[str, Any], tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    kind = text_field(given, "type", "tool_choice.")
     fields: dict[str, Any] = {}
     if kind == "tool":
         if any(tool["function"]["name"] == given.get("name") for tool in tools):
             fields["tool_choice"] = {"type": "function", "function": {"name": given.get("name")}}
     elif kind in ("auto", "any", "none"):
         fields["tool_choice"] = "required" if kind == "any" else kind
-    if given.get("disable_parallel_tool_use") is True and kind != "none":
+    if flag_field(given, "disable_parallel_tool_use", "tool_choice.") and kind != "none":
         fields["parallel_tool_calls"] = False
     return fields

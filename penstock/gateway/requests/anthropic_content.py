@@ -11,6 +11,8 @@ from penstock.config.checks import type_of
 from penstock.config.providers import Dialect
 from penstock.gateway.answers.anthropic_parts import unseal
 from penstock.gateway.problems import RequestRefused
+from penstock.gateway.requests.media import data_url
+from penstock.gateway.requests.own_fields import any_text_field, flag_field, object_field
 
 __all__ = ["Translator"]
 
@@ -68,8 +70,8 @@ class Translator:
 
     def _result(self, block: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """A result, and the parts of it that must go into the user's message."""
-        call_id = block.get("tool_use_id")
-        message: dict[str, Any] = {"role": "tool", "tool_call_id": call_id if isinstance(call_id, str) else ""}
+        call_id = any_text_field(block, "tool_use_id", f"{path}.")
+        message: dict[str, Any] = {"role": "tool", "tool_call_id": call_id}
         content = block.get("content")
         parts = [] if content is None else self._parts(content, f"{path}.content")
         moved: list[dict[str, Any]] = []
@@ -84,7 +86,7 @@ class Translator:
             message["content"] = "\n".join(part["text"] for part in parts)
         else:
             message["content"] = parts
-        if block.get("is_error"):
+        if flag_field(block, "is_error", f"{path}."):
             message["is_error"] = True
         self._drop(block, ("type", "tool_use_id", "content", "is_error"), path)
         return message, moved
@@ -103,13 +105,14 @@ class Translator:
         if kind == "text" and isinstance(block.get("text"), str):
             self._drop(block, _TEXT_FIELDS, path)
             return [{"type": "text", "text": block["text"]}] if block["text"] else []
-        if kind == "image" and (url := _url_of(block.get("source"))):
+        if kind == "image" and (url := _url_of(object_field(block, "source", f"{path}."), f"{path}.source.")):
             self._drop(block, ("type", "source"), path)
             return [{"type": "image_url", "image_url": {"url": url}}]
         if kind == "document":
             return self._document(block, path)
         if kind == "search_result":
-            head = "\n".join(str(block[name]) for name in ("title", "source") if block.get(name))
+            heads = (any_text_field(block, name, f"{path}.") for name in ("title", "source"))
+            head = "\n".join(text for text in heads if text)
             texts = [part["text"] for part in self._parts(block.get("content"), f"{path}.content") if "text" in part]
             self._drop(block, ("type", "title", "source", "content"), path)
             return [{"type": "text", "text": "\n".join([head, *texts])}]
@@ -119,21 +122,20 @@ class Translator:
     def _document(self, block: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
         """A document: text as text, all else as a file."""
         self._drop(block, ("type", "source", "title", "context"), path)
-        source, title = block.get("source"), block.get("title")
-        source = source if isinstance(source, Mapping) else {}
-        head = "\n".join(text for text in (title, block.get("context")) if isinstance(text, str) and text)
+        source = object_field(block, "source", f"{path}.")
+        title, context = (any_text_field(block, name, f"{path}.") for name in ("title", "context"))
+        head = "\n".join(text for text in (title, context) if text)
         head = f"{head}\n\n" if head else ""
         if source.get("type") == "text" and isinstance(source.get("data"), str):
             return [{"type": "text", "text": head + source["data"]}]
         if source.get("type") == "content":
             inner = self._parts(source.get("content"), f"{path}.source.content")
             return [{"type": "text", "text": head}, *inner] if head else inner
-        url = _url_of(source)
+        url = _url_of(source, f"{path}.source.")
         if not url:
             self._dropped.append(path)
             return []
-        context = block.get("context")
-        before = [{"type": "text", "text": context}] if isinstance(context, str) and context else []
+        before = [{"type": "text", "text": context}] if context else []
         if self._dialect == "ollama":
             self._dropped.append(path)
             return before
@@ -142,8 +144,7 @@ class Translator:
         is_inline = url.startswith("data:")
         if self._dialect == "openai-responses" and not is_inline:
             return [*before, {"type": "input_file", "file_url": url}]
-        name = title if isinstance(title, str) and title else "document.pdf"
-        return [*before, {"type": "file", "file": {"filename": name, "file_data": url}}]
+        return [*before, {"type": "file", "file": {"filename": title or "document.pdf", "file_data": url}}]
 
     # --- what the model has said --------------------------------------------------------------------------------------
 
@@ -161,7 +162,7 @@ class Translator:
                 texts.append(block["text"])
                 at += len(block["text"])
             elif kind == "tool_use":
-                calls.append(_call(block))
+                calls.append(_call(block, f"{where}."))
                 self._drop(block, ("type", "id", "name", "input", "caller"), where)
             elif kind == "thinking" and not block.get("signature"):
                 self._dropped.append(where)
@@ -203,21 +204,17 @@ def _simplified(parts: list[dict[str, Any]]) -> Any:
     return parts
 
 
-def _url_of(source: object) -> str:
+def _url_of(source: Mapping[str, Any], path: str) -> str:
     """The address of a source, or one that holds its content; ``""`` for files that Anthropic keeps."""
-    if not isinstance(source, Mapping):
-        return ""
-    if source.get("type") == "base64" and isinstance(source.get("data"), str):
-        return f"data:{source.get('media_type') or 'application/octet-stream'};base64,{source['data']}"
-    url = source.get("url") if source.get("type") == "url" else None
-    return url if isinstance(url, str) else ""
+    if source.get("type") == "base64" and (data := any_text_field(source, "data", path)):
+        return data_url(data, any_text_field(source, "media_type", path) or "application/octet-stream")
+    return any_text_field(source, "url", path) if source.get("type") == "url" else ""
 
 
-def _call(block: Mapping[str, Any]) -> dict[str, Any]:
-    given = block.get("input")
-    arguments = msgspec.json.encode(given if isinstance(given, Mapping) else {}).decode()
+def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
+    arguments = msgspec.json.encode(object_field(block, "input", path)).decode()
     return {
-        "id": block.get("id") or "",
+        "id": any_text_field(block, "id", path),
         "type": "function",
-        "function": {"name": block.get("name") or "", "arguments": arguments},
+        "function": {"name": any_text_field(block, "name", path), "arguments": arguments},
     }

@@ -12,6 +12,7 @@ from penstock.errors import OptionError
 from penstock.gateway.problems import RequestRefused, shown_name, type_name
 
 __all__ = [
+    "any_text_field",
     "flag_field",
     "given_fields",
     "list_field",
@@ -22,9 +23,11 @@ __all__ = [
     "own_fields",
     "read_own",
     "text_field",
+    "whole_field",
     "wrong",
 ]
 
+_MOST: Final = 1 << 53  # what every client can count exactly
 _TEXTS: Final = ("provider", "stream_id")
 _OBJECTS: Final = ("metadata", "options", "request_options")
 _OWN: Final = (*_TEXTS, "on_orphan", *_OBJECTS, "approval")
@@ -52,6 +55,18 @@ def text_field(body: Mapping[str, Any], name: str, path: str = "") -> str | None
     if value is not None and (not isinstance(value, str) or not value):
         raise wrong(f"{path}{name}", value, "a text")
     return value
+
+
+def any_text_field(body: Mapping[str, Any], name: str, path: str = "") -> str:
+    """A field that is a text; absent: ``""``.
+
+    Raises:
+        RequestRefused: it is something else.
+    """
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise wrong(f"{path}{name}", value, "a text")
+    return value or ""
 
 
 def list_field(body: Mapping[str, Any], name: str, path: str = "") -> list[Any]:
@@ -82,7 +97,7 @@ def object_field(body: Mapping[str, Any], name: str, path: str = "") -> dict[str
     return value
 
 
-def flag_field(body: Mapping[str, Any], name: str) -> bool:
+def flag_field(body: Mapping[str, Any], name: str, path: str = "") -> bool:
     """A field that is true or false; absent: false.
 
     Raises:
@@ -90,8 +105,22 @@ def flag_field(body: Mapping[str, Any], name: str) -> bool:
     """
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise wrong(name, value, "true or false")
+        raise wrong(f"{path}{name}", value, "true or false")
     return bool(value)
+
+
+def whole_field(body: Mapping[str, Any], name: str, least: int, absent: int) -> int:
+    """A field that is a whole number from ``least`` to 2**53; ``absent``: its value if it is not given.
+
+    Raises:
+        RequestRefused: it is something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return absent
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise RequestRefused.bad_request(f"{name} must be a whole number from {least}.", name)
+    return value
 
 
 def model_of(body: Mapping[str, Any]) -> str:

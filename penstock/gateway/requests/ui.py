@@ -16,6 +16,7 @@ from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import file_part
 from penstock.gateway.requests.own_fields import (
+    any_text_field,
     given_fields,
     list_field,
     model_parameters,
@@ -64,7 +65,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
     metadata = {**{name: value for name, value in about.items() if value}, **own.pop("metadata", {})}
     reader = _UiMessages(dialect)
     messages = reader.messages(_messages(body))
-    if system := text_field(body, "system"):
+    if system := any_text_field(body, "system"):
         messages.insert(0, {"role": "system", "content": system})
     if not messages:
         raise RequestRefused.bad_request("messages: there is none with content.", "messages")
@@ -113,8 +114,8 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         if message.get("role") not in _ROLES:
             raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
         parts = list_field(message, "parts", f"{path}.")
-        if message.get("parts") is None and isinstance(message.get("content"), str):
-            parts = [{"type": "text", "text": message["content"]}]  # as before version 5
+        if message.get("parts") is None and message.get("content") is not None:  # as before version 5
+            parts = [{"type": "text", "text": any_text_field(message, "content", f"{path}.")}]
         for place, part in enumerate(parts):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
                 where = f"{path}.parts[{place}]"
@@ -175,8 +176,8 @@ class _UiMessages:
         url, media_type = part.get("url"), part.get("mediaType")
         if not isinstance(url, str) or not url or not isinstance(media_type, str):
             raise RequestRefused.bad_request(f"{path}: a file needs a url and a mediaType.", path)
-        name = part.get("filename")
-        return file_part(url, media_type, name if isinstance(name, str) else None, self._dialect)
+        name = any_text_field(part, "filename", f"{path}.") or None
+        return file_part(url, media_type, name, self._dialect)
 
     def _step(self, parts: list[tuple[int, dict[str, Any]]], path: str) -> list[dict[str, Any]]:
         """One step of an answer: the assistant's message, and the results of its calls."""

@@ -78,13 +78,45 @@ def test_an_error_does_not_repeat_what_came(path: str, body: dict[str, Any]) -> 
         assert SECRET not in answer.text
 
 
+EMPTY: tuple[Any, ...] = ({}, [], 0, False, "")
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("model", {}), ("model", []), ("model", 0), ("parameters", []), ("parameters", "")]
+    ("field", "value"),
+    [
+        *(("tools", value) for value in EMPTY if value != []),
+        *(("model", value) for value in EMPTY),
+        *(("provider", value) for value in EMPTY),
+        *(("parameters", value) for value in EMPTY if value != {}),
+    ],
 )
 def test_an_empty_value_of_another_type_is_not_taken_for_an_absent_one(field: str, value: object) -> None:
     with gateway(Answer("Hi.")) as served:
         answer = served.post("/v1/agents", {"model": "m", field: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("agent", "name", "provider", "system_prompt", "tools", "history", "parameters", "metadata", "max_tool_rounds")
+)
+
+
+def test_a_field_that_is_null_is_not_given() -> None:
+    with gateway(Answer("Hi.")) as served:
+        served.gateway.templates["helper"] = {"model": "m", "system_prompt": "Help."}
+        assert served.post("/v1/agents", {"model": "m", **NOTHING}).status_code == 201
+        assert served.post("/v1/agents", {**NOTHING, "agent": "helper", "model": None}).status_code == 201
+        assert served.post("/v1/streams", {"stream_id": "s"}).status_code == 201
+        assert served.post("/v1/streams/s/tokens", {"tokens": None, "text": "a", "end": None}).json()["accepted"] == 1
+        assert served.post("/v1/streams/s/cancel", {"reason": None}).status_code == 200
+
+
+@pytest.mark.parametrize("value", [{}, [], "", 0])
+def test_the_end_of_a_stream_is_true_or_false(value: object) -> None:
+    with gateway(Answer("Hi.")) as served:
+        assert served.post("/v1/streams", {"stream_id": "s"}).status_code == 201
+        answer = served.post("/v1/streams/s/tokens", {"text": "a", "end": value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "end")
 
 
 def test_an_id_that_is_in_use_is_not_repeated() -> None:

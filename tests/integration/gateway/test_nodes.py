@@ -129,6 +129,8 @@ def test_commands_to_a_node_that_hangs_hold_up_neither_the_routes_nor_the_comman
             assert here.gateway._remote.refused == 12
             assert here.post("/v1/streams", {"stream_id": "own"}).status_code == 201
             assert here.get("/metrics").status_code == here.get("/v1/cluster").status_code == 200
+            assert here.gateway.statistics().refused == {"busy": 12, "too_many_tickets": 0}
+            assert 'penstock_gateway_refused_total{code="busy"} 12' in here.get("/metrics").text
             assert here.post("/v1/streams/own/pause").json()["state"] == "paused"
             assert here.post("/v1/streams/o/pause").json()["state"] == "paused"
             assert here.get("/v1/streams/s").json()["runs"] == "elsewhere"  # without what its node would say
@@ -216,6 +218,7 @@ def test_what_is_no_ticket_costs_the_store_nothing_and_guesses_little(
         refused = two.get("/v1/streams/s/events", params={"ticket": f"{3:032}"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_tickets")
         assert two.gateway._misses.refused == 1
+        assert two.gateway.statistics().refused == {"busy": 0, "too_many_tickets": 1}
         assert len(reads) == 3
         monkeypatch.undo()
         url = one.post("/v1/streams/s/tickets", headers=headers).json()["url"]
@@ -232,6 +235,31 @@ def ticketed(tmp_path: Path) -> Iterator[tuple[Served, Served, SettableClock, di
         one.post("/v1/streams", {"stream_id": "s"}, headers=headers)
         one.post("/v1/streams/s/tokens", {"text": "a", "end": True}, headers=headers)
         yield one, two, clock, headers
+
+
+def test_an_idempotency_key_is_free_again_once_the_store_is_back() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        link, is_away = one.system._journal, threading.Event()
+        append_all = link.append_all  # type: ignore[union-attr]
+
+        def appending(appends: Any) -> Any:
+            if is_away.is_set() and any(append.log.startswith("once") for append in appends):
+                raise penstock.StoreUnavailable("memory", "away")
+            answers = append_all(appends)
+            if any(append.log.startswith("once") for append in appends):
+                is_away.set()  # it goes away as soon as the request is begun
+            return answers
+
+        link.append_all = appending  # type: ignore[union-attr, method-assign]
+        headers = {"idempotency-key": "k"}
+        refused = one.post("/v1/streams", {"options": {"no_such_option": 1}}, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "options.no_such_option")
+        shared = one.gateway.shared_once
+        assert shared is not None
+        assert shared.is_owing
+        link.append_all = append_all  # type: ignore[union-attr, method-assign]
+        eventually(lambda: not shared.is_owing)
+        assert two.post("/v1/streams", {"stream_id": "s"}, headers=headers).status_code == 201
 
 
 def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:

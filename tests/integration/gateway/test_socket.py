@@ -137,6 +137,17 @@ def test_commands_and_their_errors_have_the_ref(server: Served) -> None:
         assert one.ask(op="ping")["ok"]
 
 
+def test_a_field_that_is_null_is_not_given(server: Served) -> None:
+    with peer(server) as one:
+        sid = start(one)
+        one.until(lambda: one.is_over(sid))
+        assert one.ask(op="subscribe", sid=sid, after=None, window=None, events=None, epoch=None)["ok"]
+        wrong: tuple[Any, ...] = ({}, [], "", False, 1 << 54)
+        for name in ("after", "window"):
+            for value in wrong:
+                assert one.ask(op="subscribe", sid=sid, **{name: value})["error"]["param"] == name
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"op":' + "[" * 500 + "]" * 500 + "}", '"\\ud800"'])
 def test_a_message_that_is_none_is_answered_and_the_socket_goes_on(server: Served, text: str) -> None:
     with peer(server) as one:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ import pytest
 import penstock
 from penstock.actors.stream.heads import read_log
 from penstock.actors.stream.messages import Cancel, Complete
+from penstock.adapters.journals import command_threads
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cluster import followed
+from penstock.cluster import pushes as pushing
+from penstock.cluster.orders import answer_of, carry_out
+from penstock.cluster.pushes import WaitingPushes
 from penstock.config.cluster import ClusterOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.events.codec import encode_value
 from penstock.gateway.embedding import Embedded
 from penstock.ports import Claim, NodeInfo, Request
 from penstock.testing import eventually
@@ -157,6 +164,79 @@ def test_a_stop_and_a_reset_reach_the_owner(pair: list[penstock.System]) -> None
     assert there.result(10).text == "new"
 
 
+def test_tokens_of_another_node_wait_for_room_no_longer_than_that_node_does(pair: list[penstock.System]) -> None:
+    one, _ = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=1, push_timeout=None))
+    stream.pause()
+    stream.process_token("first")
+    order = encode_value({"do": "tokens", "texts": ["second"], "timeout": None, "within": 0.01})
+    with ThreadPoolExecutor(1) as pool:
+        carried_out = pool.submit(carry_out, stream._record, order, lambda *_: None, WaitingPushes(), 10.0)
+        try:
+            answer = answer_of("s", carried_out.result(10))
+        finally:
+            stream.cancel()
+    assert isinstance(answer.error, penstock.BufferFull)
+
+
+def test_pushes_that_wait_for_room_do_not_keep_away_the_order_that_makes_room(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed, "_PUSH", 60.0)
+    one, two = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=1, push_timeout=None))
+    stream.pause()
+    stream.process_token("0 ")
+    there = two.stream("s")
+    turns, count = node_of(one)._pushes, 2 * command_threads.OF_ONE_LOG
+    with ThreadPoolExecutor(count) as pool:
+        pushed = [pool.submit(there.process_tokens, [f"{number} ", "and "]) for number in range(1, count + 1)]
+        eventually(lambda: turns._waiting["s"] == pushing._OF_ONE_STREAM)
+        try:
+            there.resume()
+        except BaseException:
+            stream.cancel()  # else they would wait on
+            raise
+        assert [each.result(60) for each in pushed] == [None] * count
+    there.stop()
+    words = there.result(10).text.split()
+    assert sorted(words) == sorted([*(str(number) for number in range(count + 1)), *(["and"] * count)])
+    assert not turns._waiting
+
+
+def test_a_push_to_another_node_says_how_many_tokens_were_taken(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER.replace(max_buffer_size=3))
+    stream.pause()
+    stream.process_token("first")
+    there = two.stream("s")
+    for limit, taken in ((0.0, 2), (0.05, 0)):
+        with pytest.raises(penstock.BufferFull) as raised:
+            there.process_tokens(["a", "b", "c"], limit)
+        assert (raised.value.accepted, raised.value.timeout) == (taken, limit)
+    stream.set_options(overflow="error")
+    eventually(lambda: there.options.overflow == "error")
+    with pytest.raises(penstock.BufferFull):
+        there.process_tokens(["a", "b", "c"], None)
+    stream.cancel()
+
+
+def test_orders_that_find_no_thread_are_in_the_view(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    one.open_stream("s", EAGER)
+    two.stream("s").pause()
+    before = node_of(one).view().commands_refused
+    monkeypatch.setattr(command_threads, "OF_ONE_LOG", 0)
+    with pytest.raises(penstock.CallTimeout):
+        node_of(two).store.command("s", b"", 0.0)
+    assert node_of(one).view().commands_refused > before
+    one._journal.is_cut = True  # type: ignore[union-attr]
+    assert node_of(one).view().commands_refused == 0  # it never raises
+    one._journal.is_cut = False  # type: ignore[union-attr]
+
+
 def test_what_cannot_be_sent_is_refused(pair: list[penstock.System]) -> None:
     one, two = pair
     stream = one.open_stream("s", EAGER)
@@ -283,6 +363,33 @@ def test_what_was_set_since_a_stream_was_opened_holds_where_it_is_taken_over() -
         assert isinstance(events[-1], StreamCompleted)
         assert events[-1].text == "A new answer."
         assert sum(isinstance(event, StreamReset) for event in events) == 1
+
+
+@pytest.mark.parametrize("on_interrupt", ["restart", "fail"])
+def test_metadata_that_was_added_is_in_the_events_of_the_node_that_takes_over(on_interrupt: Any) -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider, nodes(3) as (one, two, three):
+        node_of(three).is_draining = True  # it takes nothing over
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how |= {"request_options": penstock.RequestOptions(on_interrupt=on_interrupt), "metadata": {"a": 1}}
+        asked = one.chat("m", "Hello", stream_id="s", options=EAGER, **how)
+        there = three.stream("s")
+        reader = there.events(after=0)
+        eventually(lambda: asked._record.log.last_seq > 3)
+        asked.update_metadata({"b": [2]})
+        eventually(lambda: there.metadata == {"a": 1, "b": [2]})
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        assert isinstance(list(reader)[-1], StreamCompleted if on_interrupt == "restart" else StreamFailed)
+        events = there._record.log.kept_after(0)  # as they came, none of them joined
+        assert events is not None
+        assert events[0].metadata == {"a": 1}
+        assert events[-1].metadata == {"a": 1, "b": [2]}
+        if on_interrupt == "restart":
+            again = [type(event) for event in events].index(StreamReset)
+            assert all(event.metadata == {"a": 1, "b": [2]} for event in events[again:])
+            assert two.stream("s").metadata == {"a": 1, "b": [2]}
+        entries = node_of(three).store.read("s")
+        assert [event.metadata for event in read_log("s", entries).events] == [event.metadata for event in events]
 
 
 def test_a_node_that_was_away_renews_nothing_before_it_has_looked(

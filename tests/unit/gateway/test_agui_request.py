@@ -13,6 +13,8 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.agui import approvals, parse
 from penstock.gateway.requests.approvals import Approval
 
+EMPTY: tuple[Any, ...] = ({}, [], 0, False)
+"""Empty values that are no texts."""
 HI: dict[str, Any] = {"id": "u1", "role": "user", "content": "Hi"}
 ASKED = {"role": "user", "content": "Hi"}
 
@@ -290,6 +292,28 @@ def test_decisions(entry: dict[str, Any], approval: Approval) -> None:
         ({"messages": [assistant(None, "c1"), result("c1", toolCallId=[])]}, "messages[1].toolCallId"),
         ({"messages": [assistant(None, "c1"), result("c1", error=5)]}, "messages[1].error"),
         ({"context": ["x"]}, "context[0]"),
+        *(({"context": [{"description": empty, "value": "x"}]}, "context[0].description") for empty in EMPTY),
+        *(
+            ({"messages": [{"role": "assistant", "content": empty}]}, "messages[0].content")
+            for empty in EMPTY
+            if empty != []
+        ),
+        *(
+            ({"messages": [{"role": "assistant", "toolCalls": empty}]}, "messages[0].toolCalls")
+            for empty in EMPTY
+            if empty != []
+        ),
+        *(
+            ({"messages": [{"role": "reasoning", "content": empty, "encryptedValue": "x"}]}, "messages[0].content")
+            for empty in EMPTY
+        ),
+        *(
+            (
+                {"messages": [HI | {"content": [{"type": "image", "source": {"value": "x", "mimeType": empty}}]}]},
+                "messages[0].content[0].source.mimeType",
+            )
+            for empty in EMPTY
+        ),
         ({"forwardedProps": {"model": 1}}, "forwardedProps.model"),
         ({"forwardedProps": {"model": "m", "penstock": 1}}, "penstock"),
     ],
@@ -298,6 +322,34 @@ def test_what_is_malformed_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestRefused) as raised:
         parse(body(**fields))
     assert (raised.value.problem.status, raised.value.problem.param) == (400, param)
+
+
+@pytest.mark.parametrize("absent", [None, "", []])
+def test_an_assistant_that_only_calls_may_send_no_content_or_an_empty_one(absent: Any) -> None:
+    assert said(assistant(None, "c1") | {"content": absent}, result("c1")) == [
+        {"role": "assistant", "content": None, "tool_calls": [call("c1")]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+    ]
+
+
+@pytest.mark.parametrize("absent", [None, []])
+def test_lists_may_be_empty_and_texts_absent(absent: Any) -> None:
+    context = [{"description": "", "value": "x"}, {"description": None, "value": "y"}]
+    asked = parse(body(assistant("Yes.", toolCalls=absent), tools=absent, context=context, resume=absent))
+    assert asked.input == [
+        {"role": "system", "content": "x\ny"},
+        ASKED,
+        {"role": "assistant", "content": "Yes."},
+    ]
+    assert asked.parameters == {}
+
+
+def test_the_texts_of_an_assistants_parts_are_its_text() -> None:
+    picture = {"type": "image", "source": {"type": "url", "value": "https://a.example"}}
+    parts = [{"type": "text", "text": "One "}, picture, {"type": "hologram"}, {"type": "text", "text": "two."}]
+    asked = parse(body({"id": "a1", "role": "assistant", "content": parts}))
+    assert asked.input[1:] == [{"role": "assistant", "content": "One two."}]
+    assert asked.dropped == ("messages[1].content[1]", "messages[1].content[2]")
 
 
 @pytest.mark.parametrize(

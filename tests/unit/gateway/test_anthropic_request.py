@@ -438,3 +438,102 @@ def test_an_answer_can_be_sent_back_as_it_is() -> None:
     said = {"role": message["role"], "content": message["content"]}
     body = request_of(asked("anthropic", messages=[HI, said, HI]), "anthropic")
     assert body["messages"][1] == said
+
+
+# --- empty values of another type -------------------------------------------------------------------------------------
+
+EMPTY: list[Any] = [{}, [], "", 0, False]
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """A body with a value in a place: names and numbers, with dots between."""
+    made = value
+    for name in reversed(path.split(".")):
+        made = [made] if name.isdigit() else {name: made}
+    return {"model": "m", "max_tokens": 10, "messages": [HI], **made}
+
+
+def in_block(kind: str, role: str, name: str, value: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [HI, {"role": role, "content": [{"type": kind, name: value}]}]}
+
+
+@pytest.mark.parametrize("dialect", OTHERS)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("stop_sequences", list),
+        ("tools", list),
+        *((name, dict) for name in ("tool_choice", "output_config", "output_format", "thinking", "metadata")),
+        ("output_config.format", dict),
+        ("output_config.effort", str),
+        ("thinking.type", str),
+        ("thinking.budget_tokens", int),
+        ("metadata.user_id", str),
+        ("tools.0.description", str),
+        ("tools.0.input_schema", dict),
+        ("tool_choice.type", str),
+        ("tool_choice.disable_parallel_tool_use", bool),
+    ],
+)
+def test_an_empty_value_of_another_type_is_not_taken_for_an_absent_one(
+    dialect: Dialect, path: str, kind: type[Any]
+) -> None:
+    tools = {} if path.startswith("tools") else {"tools": [{"name": "f"}]}
+    for value in (value for value in EMPTY if type(value) is not kind):
+        with pytest.raises(RequestRefused) as refused:
+            parse(tools | at(path, value), dialect)
+        assert refused.value.problem.param == path.replace(".0", "[0]")
+
+
+@pytest.mark.parametrize(
+    ("block", "role", "name", "kind"),
+    [
+        ("tool_result", "user", "tool_use_id", str),
+        ("tool_result", "user", "is_error", bool),
+        *(("tool_use", "assistant", name, str) for name in ("id", "name")),
+        ("tool_use", "assistant", "input", dict),
+        *(("document", "user", name, str) for name in ("title", "context")),
+        *((kind, "user", "source", dict) for kind in ("document", "image")),
+        *(("search_result", "user", name, str) for name in ("title", "source")),
+    ],
+)
+def test_nor_is_one_in_a_block(block: str, role: str, name: str, kind: type[Any]) -> None:
+    for value in (value for value in EMPTY if type(value) is not kind):
+        with pytest.raises(RequestRefused) as refused:
+            parse(in_block(block, role, name, value), "openai-chat")
+        assert refused.value.problem.param == f"messages[1].content[0].{name}"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("base64", "data"), ("base64", "media_type"), ("url", "url")])
+def test_nor_is_one_in_a_source(kind: str, name: str) -> None:
+    for value in (value for value in EMPTY if type(value) is not str):
+        with pytest.raises(RequestRefused) as refused:
+            parse(in_block("image", "user", "source", {"type": kind, "data": "QQ==", name: value}), "openai-chat")
+        assert refused.value.problem.param == f"messages[1].content[0].source.{name}"
+
+
+@pytest.mark.parametrize("field", ["output_config.format", "output_format"])
+def test_nor_is_one_in_a_format(field: str) -> None:
+    for value in (value for value in EMPTY if type(value) is not str):
+        with pytest.raises(RequestRefused) as refused:
+            parse(at(field, {"type": "json_schema", "schema": {}, "name": value}), "openai-chat")
+        assert refused.value.problem.param == f"{field}.name"
+
+
+@pytest.mark.parametrize("dialect", OTHERS)
+def test_empty_values_that_clients_send_are_taken(dialect: Dialect) -> None:
+    tool = {"name": "f", "description": "", "input_schema": {}}
+    nulls = dict.fromkeys(("stop_sequences", "tool_choice", "output_config", "output_format", "thinking", "metadata"))
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": None, "is_error": None}
+    said = [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    none: dict[str, Any] = {"tools": [], "stop_sequences": [], "metadata": {}, "system": "", "output_config": {}}
+    for fields in ({"tools": [tool], **nulls}, none, {"tools": None, "metadata": {"user_id": None}}):
+        made = parse({"model": "m", "max_tokens": 10, "messages": [HI, *said], **fields}, dialect)
+        assert [message["role"] for message in made.input] == ["user", "assistant", "tool"]
+        assert made.dropped == ()
+
+
+def test_a_format_that_no_other_provider_has_is_told_of() -> None:
+    assert asked(output_config={"format": {"type": "grammar"}}).dropped == ("output_config.format",)
+    assert asked(output_config={"format": {"type": "json_schema", "schema": {}}}).dropped == ()

@@ -13,6 +13,8 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.ui import approvals, parse
 
+EMPTY: tuple[Any, ...] = ({}, [], 0, False)
+"""Empty values that are no texts."""
 HI: dict[str, Any] = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}
 ASKED = {"role": "user", "content": "Hi"}
 
@@ -264,6 +266,15 @@ def test_parts_without_a_form_are_named() -> None:
     assert asked.input == [ASKED]
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_texts_of_the_page_may_be_empty(name: str | None) -> None:
+    file = {"type": "file", "mediaType": "application/pdf", "url": "data:application/pdf;base64,QQ==", "filename": name}
+    messages = [HI | {"parts": [file]}, HI | {"parts": None, "content": "", "id": "u2"}, HI]
+    asked = parse(body(messages=messages, system=name))
+    assert asked.input[0]["content"][0]["file"]["filename"] == "file"
+    assert asked.input[1:] == [ASKED]
+
+
 def test_the_decisions_of_the_last_message() -> None:
     parts = (
         call("approval-responded", approval={"id": "x", "approved": True}),
@@ -304,7 +315,15 @@ def test_a_decision_is_true_or_false(approved: Any) -> None:
         ({"messages": [HI, {"role": "assistant", "parts": [{"type": "tool-x"}]}]}, "messages[1].parts[0]"),
         ({"model": 7}, "model"),
         ({"trigger": "pull"}, "trigger"),
-        ({"system": {}}, "system"),
+        *(({"system": empty}, "system") for empty in EMPTY),
+        *(({"messages": [{"role": "user", "content": empty}]}, "messages[0].content") for empty in EMPTY),
+        *(
+            (
+                {"messages": [HI | {"parts": [{"type": "file", "mediaType": "x/y", "url": "x", "filename": empty}]}]},
+                "messages[0].parts[0].filename",
+            )
+            for empty in EMPTY
+        ),
         ({"tools": "all"}, "tools"),
         ({"tools": {"x": 1}}, "tools.x"),
         ({"penstock": []}, "penstock"),

@@ -47,6 +47,7 @@ class StubGateway:
             reader_lag=lag,
             overhead=overhead,
             is_draining=False,
+            refused={"busy": 7, "too_many_tickets": 0},
         )
 
     def reader_infos(self) -> tuple[ReaderInfo, ...]:
@@ -169,6 +170,8 @@ def test_readers_of_a_gateway_are_counted(system: SimulatedSystem) -> None:
     assert of(found, "penstock_reader_outcome_total", protocol="socket", outcome="left") == 1
     assert of(found, "penstock_resume_total", result="exact") == 3
     assert of(found, "penstock_resume_total", result="snapshot") == 0
+    assert of(found, "penstock_gateway_refused_total", code="busy") == 7
+    assert of(found, "penstock_gateway_refused_total", code="too_many_tickets") == 0
     assert of(found, "penstock_reader_lag_bytes_bucket", le="0.0") == 3
     assert of(found, "penstock_reader_lag_bytes_count") == 4
     assert of(found, "penstock_gateway_overhead_seconds_sum") == pytest.approx(0.002)
