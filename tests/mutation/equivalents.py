@@ -124,7 +124,6 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "self._is_in_order = self.keeps_text",
                 "pass",
             ),
-            Equivalent("Attempt._push_rest", "continue", "continue", "pass"),
         ],
         "only the places of citations and blocks are looked at": [
             Equivalent(

@@ -88,7 +88,9 @@ class Turns:
             model="m",
             provider=self.model,
             tools=self.bench.tools(),
-            options=FAST.replace(max_buffer_size=2),
+            options=FAST.replace(
+                max_buffer_size=2, rate_limit=self.chance.choice((None, 1e9))
+            ),  # the latter: no direct turn
             agent_options=penstock.AgentOptions(max_tool_calls=2, tool_timeout=20.0, max_tool_rounds=3),
             request_options=penstock.RequestOptions(retry_base_delay=0.01, on_interrupt="restart"),
         )

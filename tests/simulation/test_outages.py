@@ -99,7 +99,10 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
                 "m",
                 "Hello",
                 provider=first,
-                options=FAST.replace(max_buffer_size=chance.choice((2, 1000))),
+                options=FAST.replace(
+                    max_buffer_size=chance.choice((2, 1000)),
+                    rate_limit=chance.choice((None, 1e9)),  # the latter: no direct turn
+                ),
                 request_options=options,
                 stream_id=f"s{number}",
                 on_orphan="continue",

@@ -548,7 +548,7 @@ def test_the_part_of_a_second_answer_begins_before_its_first_token(simulation: S
     assert [event.part for event in scene.record.log if isinstance(event, TokenEvent)] == [0, 1]
 
 
-# --- streams whose tokens wait for a batch ------------------------------------------------------------------------------
+# --- streams whose tokens wait for a batch ----------------------------------------------------------------------------
 
 
 def test_full_batches_are_emitted_by_the_thread_that_brings_them(simulation: Simulation) -> None:
