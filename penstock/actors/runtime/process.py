@@ -428,7 +428,7 @@ class Process(pykka.Actor):
     def forget_child(self, ref: ProcessRef) -> bool:
         """Forget a child that ends quietly; False: it is not known as one, so that an exit notice is needed.
 
-        Called in the thread of the child, under a lock of the runtime: it must not block.
+        Called in the thread of the child, which is dead, while the supervisor may run. It must not block.
         """
         return False
 
