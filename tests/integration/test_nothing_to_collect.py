@@ -20,12 +20,17 @@ from penstock.adapters.http.handle import RequestHandle
 from penstock.adapters.loopback.faults import DelayFirstByte, ResetAfter, StallAfter, Status
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.adapters.providers.shared.decoder import BodyDecoder
+from penstock.adapters.sources.http import HttpSource
 from penstock.testing import eventually
 
 PATIENCE: Final = 20.0
 OPTIONS: Final = penstock.StreamOptions(rate_limit=None, keep_finished=0.0)
 REQUEST: Final = penstock.RequestOptions(max_retries=1, retry_base_delay=0.01, retry_max_delay=0.02)
-KINDS: Final = (StreamRecord, CallRecord, Process, ProcessRef, Attempt, Ticket, RequestExchange, RequestHandle)
+KINDS: Final = (
+    *(StreamRecord, CallRecord, Process, ProcessRef, Attempt, Ticket),
+    *(RequestExchange, RequestHandle, BodyDecoder, HttpSource),
+)
 WHOLE: Final = Answer(tokens=("One ", "two ", "three"))
 SCRIPT: Final = Script(
     models={
@@ -81,6 +86,19 @@ def test_of_a_call_that_has_ended_nothing_waits_for_the_collector(
         before = alive()
         for _ in range(2):
             end(system, model, provider.base_url)
+        nothing_is_left(system, before)
+
+
+@pytest.mark.parametrize("dialect", ["openai-responses", "anthropic", "gemini", "ollama"])
+@pytest.mark.usefixtures("no_collector")
+def test_nor_does_anything_of_a_call_in_another_dialect(dialect: str) -> None:
+    with LoopbackProvider(SCRIPT) as provider, penstock.System() as system:
+        before = alive()
+        for _ in range(2):
+            url = provider.base_url if dialect == "openai-responses" else provider.url
+            stream = system.chat("whole", "Hello", provider=dialect, api_key="sk", base_url=url, options=OPTIONS)
+            assert stream.result(PATIENCE).text == "One two three"
+            del stream
         nothing_is_left(system, before)
 
 
