@@ -17,7 +17,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import ToolError
 from penstock.ports import ToolContext
 
-__all__ = ["ToolLoops"]
+__all__ = ["AgentToolContext", "ToolLoops"]
 
 _LOOK_AGAIN: Final = 0.02  # seconds between two checks of the loop
 _PATIENCE: Final = 1.0  # seconds after which a loop that has run nothing counts as blocked
@@ -161,6 +161,36 @@ class _Run:
             self.loop.call_soon_threadsafe(self._task.cancel)
         except RuntimeError:  # the loop has been closed
             self._over.set()
+
+
+class AgentToolContext(ToolContext):
+    """The context of an agent's call. It makes ``run_coroutine`` when asked, as to have it would be a circle.
+
+    Args:
+        call_id, name, report: as for `ToolContext`.
+        loops: of the system.
+        home: the loop of the code that called ``stream_chat``, or None.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        name: str,
+        report: Callable[[Any], None],
+        loops: ToolLoops,
+        home: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(call_id, name, report)
+        self._loops = loops
+        self._home = home
+
+    @property
+    def run_coroutine(self) -> Callable[[Awaitable[Any]], Any]:
+        """See `ToolContext.run_coroutine`."""
+        return self._run
+
+    def _run(self, awaitable: Awaitable[Any]) -> Any:
+        return self._loops.run(awaitable, self, self._home)
 
 
 def _close(awaitable: Awaitable[Any]) -> None:
