@@ -113,6 +113,10 @@ def test_nor_does_anything_of_a_call_in_another_dialect(dialect: str) -> None:
         nothing_is_left(system, before)
 
 
+def see_it_over(stream: penstock.Stream) -> None:
+    eventually(lambda: stream.is_over, PATIENCE, "the end")
+
+
 def over_http(url: str, model: str, extract: Callable[[SseEvent], Any] | None = None) -> HttpSource:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": True})
     return sources.sse(f"{url}/v1/chat/completions", extract, "POST", body=body, headers={"Authorization": "Bearer sk"})
@@ -130,7 +134,7 @@ def test_nor_does_anything_of_a_stream_from_an_http_source(reader: Literal["loop
             if model == "stalled":
                 assert next(iter(stream.events()), None) is not None
                 stream.cancel("enough")
-            eventually(lambda stream=stream: stream.is_over, PATIENCE, "the end")
+            see_it_over(stream)
             del stream
         nothing_is_left(system, before)
 
@@ -216,13 +220,13 @@ def a_decoder(system: penstock.System, url: str) -> None:
 def a_subscriber(system: penstock.System, url: str) -> None:
     stream = chat(system, url)
     stream.subscribe(fail)
-    eventually(lambda: stream.is_over, PATIENCE, "the end")
+    see_it_over(stream)
 
 
 def an_async_subscriber(system: penstock.System, url: str) -> None:
     stream = chat(system, url)
     stream.subscribe(fail_async)
-    eventually(lambda: stream.is_over, PATIENCE, "the end")
+    see_it_over(stream)
 
 
 def a_transform(system: penstock.System, url: str) -> None:

@@ -99,13 +99,13 @@ class _Run:
         self.begun = threading.Event()
         self._over = threading.Event()
         self._awaitable = awaitable
-        self._call = call
+        self._tool = call.name  # not the call, which has this to cancel it
         self._lock = threading.Lock()
         self._is_withdrawn = False
         self._task: asyncio.Future[Any] | None = None
         self._error: BaseException | None = None
         try:
-            loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
+            loop.call_soon_threadsafe(self._begin, call, context=contextvars.copy_context())
         except RuntimeError:  # the loop has been closed
             self._over.set()
 
@@ -126,25 +126,29 @@ class _Run:
             if blocked > 1 or not self.loop.is_running():
                 break
         task = self._task
-        if self._error is not None:
-            raise self._error
+        if (error := self._error) is not None:
+            self._error = None
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame
         if task is None or not task.done():
             if self.withdraw():
                 _close(self._awaitable)
             elif task is not None:
                 self._cancel()  # takes effect when the loop goes on: what was reported as failed must not run on
             why = "is blocked by a call such as result()" if blocked else "ended before it"
-            raise ToolError(f"{self._call.name}: its event loop {why}")
+            raise ToolError(f"{self._tool}: its event loop {why}")
         return task.result()
 
-    def _begin(self) -> None:
+    def _begin(self, call: ToolContext) -> None:
         with self._lock:
             if self._is_withdrawn:
                 return
             self.begun.set()
         self._task = task = self.loop.create_task(self._guarded())
         task.add_done_callback(lambda _: self._over.set())
-        self._call.on_cancel(self._cancel)
+        call.on_cancel(self._cancel)
 
     async def _guarded(self) -> Any:
         try:
