@@ -146,9 +146,10 @@ class ChatDecoder(EventDecoder):
         self._tell_unknown(out)
 
     def _tell_unknown(self, out: list[Delta]) -> None:
-        for kind, payload in self._note:
-            self._skip(kind, payload, out)
-        self._note.clear()
+        if self._note:
+            for kind, payload in self._note:
+                self._skip(kind, payload, out)
+            self._note.clear()
 
     def _read_event(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data

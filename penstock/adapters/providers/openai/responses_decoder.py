@@ -76,7 +76,7 @@ _NONE: Final = object()
 """The item, and the part of it, before there is any."""
 
 
-class _Notes:
+class _ChunkNotes:
     """Takes what is not understood. The parts of a decoder have it, and it does not know the decoder."""
 
     __slots__ = ("_skip", "out")
@@ -100,7 +100,7 @@ class ResponsesDecoder(EventDecoder):
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._note = _Notes(self._skip)
+        self._note = _ChunkNotes(self._skip)
         self._has_refusal = False
         self._has_failed = False
         self._parts = TextParts(self._note)
@@ -129,7 +129,7 @@ class ResponsesDecoder(EventDecoder):
         other = copy.copy(self)
         other._begin_body()
         other._skip = copy.copy(self._skip)
-        other._note = _Notes(other._skip)
+        other._note = _ChunkNotes(other._skip)
         other._parts = self._parts.copy(other._note)
         other._pieces = other._parts.pieces
         other._item = _NONE
