@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import pykka
 
-__all__ = ["CallTimeout", "OptionError", "PenstockError", "describe_reason", "rebuild_error"]
+__all__ = ["CallTimeout", "OptionError", "PenstockError", "copy_of", "describe_reason", "rebuild_error"]
 
 
 class PenstockError(Exception):
@@ -34,6 +34,21 @@ def _state_of(error: PenstockError) -> tuple[dict[str, Any], dict[str, Any]]:
     state: Any = object.__getstate__(error)
     fields, slots = state if isinstance(state, tuple) else (state, None)
     return dict(fields or {}), dict(slots or {})
+
+
+Error = TypeVar("Error", bound="PenstockError")
+
+
+def copy_of(error: Error) -> Error:
+    """The same error with the same causes: for another stream, or to be raised while this one is kept.
+
+    To raise the kept one would make a circle of it, its traceback, and a caller's frame that has what keeps it.
+    """
+    copied = copy.copy(error)
+    copied.__context__ = error.__context__
+    copied.__cause__ = error.__cause__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied
 
 
 def rebuild_error(

@@ -32,8 +32,9 @@ class Decoder(Protocol):
     Unknown events, unknown fields and events in an unexpected order never raise; they are counted in ``skipped``.
     """
 
-    skipped: int
-    """Events, choices or fields that were not understood."""
+    @property
+    def skipped(self) -> int:
+        """Events, choices or fields that were not understood."""
 
     finished: bool
     """Whether the model has finished: the answer is complete, although usage may still follow."""

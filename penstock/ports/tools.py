@@ -23,9 +23,6 @@ class ToolContext:
         call_id: the call's id.
         name: the tool's name.
         cancelled: set when the call has timed out or its stream has ended.
-        run_coroutine: runs an awaitable on the event loop of the code that called ``stream_chat``, or on the system's
-            own, and waits for its result. For tools with a ``run`` of their own, which have no loop in their thread.
-            None outside of an agent.
     """
 
     def __init__(
@@ -38,13 +35,22 @@ class ToolContext:
         self.call_id = call_id
         self.name = name
         self.cancelled = threading.Event()
-        self.run_coroutine = run_coroutine
+        self._run_coroutine = run_coroutine
         self._report = report
         self._lock = threading.Lock()
         self._on_cancel: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"ToolContext(call_id={self.call_id!r}, name={self.name!r})"
+
+    @property
+    def run_coroutine(self) -> Callable[[Awaitable[Any]], Any] | None:
+        """Runs an awaitable on the event loop of the code that called ``stream_chat``, or on the system's own.
+
+        It waits for the result. For tools with a ``run`` of their own, which have no loop in their thread. None outside
+        of an agent.
+        """
+        return self._run_coroutine
 
     @property
     def is_cancelled(self) -> bool:

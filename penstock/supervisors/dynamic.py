@@ -6,6 +6,7 @@ Requests to it are functions in `penstock.supervisors.calls`.
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 from penstock.actors.runtime.process import ProcessRef, Refusal
@@ -69,6 +70,7 @@ class DynamicSupervisor(Supervising):
         self._window = RestartWindow(intensity, period) if escalate else None
         self._observer = observer
         self._numbers = itertools.count(1)
+        self._freeing = threading.Lock()  # several threads free ids, see `_free_id`
 
     def on_receive(self, message: Any) -> Any:
         match message:
@@ -118,7 +120,7 @@ class DynamicSupervisor(Supervising):
         if isinstance(id, ProcessRef) and id not in self._by_ref and not id.is_alive():
             return
         child = self._find(id)
-        self._children.pop(child.id, None)
+        self._free_id(child)
         self._end_child(child)
 
     def _child_of(self, spec: Any) -> Child:
@@ -138,11 +140,11 @@ class DynamicSupervisor(Supervising):
         try:
             self._start_child(child)
         except Exception as error:
-            self._children.pop(child.id, None)
+            self._free_id(child)
             self._tell_observer(ChildExited(child.spec, None, error, self.name))
             raise Refusal(error) from error
         if child.ref is None:  # its `init` returned IGNORE
-            self._children.pop(child.id, None)
+            self._free_id(child)
             self._tell_observer(ChildExited(child.spec, None, NORMAL, self.name))
             return None
         if child.spec.restart == "temporary":  # its specification is kept for the observer
@@ -157,6 +159,12 @@ class DynamicSupervisor(Supervising):
         other = self._children.setdefault(child.id, child)
         if other is not child:
             raise refusal("already_started", child.id, other.ref)  # or it is about to be restarted
+
+    def _free_id(self, child: Child) -> None:
+        """Let another child have the id, unless one has it already: this one may have been ended by its id before."""
+        with self._freeing:
+            if self._children.get(child.id) is child:
+                del self._children[child.id]
 
     def start_here(self, child: Child) -> ProcessRef:
         """Start a child in the calling thread, which need not be this process. It has no time-out for its start.
@@ -182,7 +190,7 @@ class DynamicSupervisor(Supervising):
             child.ref, child.state = ref, "running"
             self._by_ref[ref] = child
         except BaseException as error:
-            self._children.pop(child.id, None)
+            self._free_id(child)
             if not isinstance(error, Exception):  # Ctrl-C: the process may run all the same
                 self._kill_interrupted(child)
             elif self.is_alive and not has_code(error, "already_started"):
@@ -258,14 +266,14 @@ class DynamicSupervisor(Supervising):
         child = self._by_ref.get(ref)
         if child is None or child.ref is not ref or child.spec.restart == "permanent":
             return False
-        self._children.pop(child.id, None)
+        self._free_id(child)
         self._by_ref.pop(ref, None)
         return True
 
     def _remove(self, child: Child, reason: object) -> None:
         """Remove a child that has ended, and tell the observer."""
         ref = child.ref or child.previous_ref
-        self._children.pop(child.id, None)
+        self._free_id(child)
         self._mark_stopped(child)
         self._tell_observer(ChildExited(child.own_spec(), ref, reason, self.name))
 

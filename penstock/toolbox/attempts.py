@@ -11,6 +11,7 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.outcome import add_usages
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import OptionError, PenstockError, SourceError, StreamCancelledError
+from penstock.errors.base import copy_of
 from penstock.events import (
     Citation,
     Logprobs,
@@ -30,7 +31,7 @@ from penstock.events import (
 from penstock.services import Services, as_attempt
 from penstock.stream import Stream
 from penstock.system import System
-from penstock.toolbox.pump import copy_of, derive
+from penstock.toolbox.pump import derive
 from penstock.toolbox.stage import Await, Open, Release, Stage, Steps
 
 __all__ = ["Attempts", "Factory", "Maker", "Try", "calls_of", "chained", "is_content", "is_fleeting", "open_first"]

@@ -288,10 +288,17 @@ class _Queue:
         if found[-1] is _END and self._error is not None:
             if len(found) > 1:  # first what came before it
                 self._items.append(found.pop())
-            else:
-                error = self._error
-                raise error if isinstance(error, Exception) else _Raised(error)
+            elif (error := self._failure()) is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback has this frame
         return found
+
+    def _failure(self) -> Exception | None:
+        """What the source has raised. It is kept no longer, as frames of its traceback may have this object."""
+        error, self._error = self._error, None
+        return error if error is None or isinstance(error, Exception) else _Raised(error)
 
     def _ask(self) -> Iterator[Output]:
         """Have more read, as there is room."""

@@ -16,12 +16,14 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgspec
 
 from penstock.actors.runtime.clock import Fired, Timer
+from penstock.actors.runtime.dispatcher import clear_frames_later
 from penstock.actors.runtime.process import Process
 from penstock.actors.runtime.signals import SHUTDOWN
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, StreamOptions
 from penstock.config.presets import SAFE
-from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, SystemStopped, TransformError
+from penstock.errors import OptionError, StreamClosed, StreamCrashed, SystemStopped, TransformError
+from penstock.errors.base import copy_of
 from penstock.events import (
     Citation,
     Logprobs,
@@ -492,6 +494,8 @@ class Pump(Process):
             case StreamCompleted():
                 self._sink.end(like=terminal)
             case StreamFailed(error=error):
+                if error.__cause__ is not None:
+                    clear_frames_later(error.__cause__)
                 self._sink.end(copy_of(error), like=terminal, at_once=at_once)
             case StreamCancelled(reason=reason):
                 self._sink.cancel(reason)
@@ -569,12 +573,3 @@ def without_text(terminal: TerminalEvent) -> TerminalEvent:
     """A terminal event without what refers to places in its text, which has changed."""
     citations = tuple(map(without_span, terminal.citations))
     return msgspec.structs.replace(terminal, citations=citations, logprobs=(), provider_blocks=())
-
-
-def copy_of(error: PenstockError) -> PenstockError:
-    """The same error for another stream, which has a ``partial`` of its own."""
-    copy: PenstockError = type(error).__new__(type(error), *error.args)
-    copy.args = error.args  # that of an `OSError`, such as a time-out, has not set them
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error.__cause__
-    return copy

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.actors.runtime.dispatcher import blocking
+from penstock.actors.runtime.dispatcher import blocking, clear_frames_later
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.signals import SHUTDOWN, Ephemeral
@@ -206,6 +206,7 @@ class Worker(Process):
         try:
             answer = Answered(call(function, self._quota))
         except BaseException as error:  # whatever foreign code raises is its result
+            clear_frames_later(error)
             answer = Answered(error=error)
         answer_once(self._due, self._owner, answer)
 

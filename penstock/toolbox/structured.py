@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from penstock.actors.stream.subscribers.pull import NOTHING, Findings
 from penstock.config.checks import check_number
@@ -140,15 +140,14 @@ class Structured(Generic[T]):
             raise OutputInvalid(self._name, (_REFUSED,), completed.refusal or texts[0])
         if completed.finish_reason == "content_filter":
             raise OutputInvalid(self._name, (_FILTERED,), completed.refusal or texts[0])
-        failures: list[ValidationError] = []
+        problems: list[ErrorDetails] = []  # of the first text
         for text in texts:
             try:
                 return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
-            except ValidationError as error:
-                failures.append(error)
+            except ValidationError as error:  # not kept: its traceback has this frame
+                problems = problems or error.errors(include_url=False, include_context=False, include_input=False)
         if completed.refusal:
             raise OutputInvalid(self._name, (_REFUSED,), completed.refusal)
-        problems = failures[0].errors(include_url=False, include_context=False, include_input=False)
         known = _property_names(self._adapter)
         details = tuple(f"{_position(one['loc'], known)}: {one['type']}" for one in problems)
         raise OutputInvalid(self._name, details[:_SHOWN_PROBLEMS], texts[0])

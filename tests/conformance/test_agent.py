@@ -759,7 +759,8 @@ def test_41_errors_are_told_apart_and_have_what_came_before(system: SimulatedSys
     for error in errors:
         with pytest.raises(type(error)) as caught:
             agent.stream_chat("Hi.").result(60)
-        assert caught.value is error
+        assert (type(caught.value), caught.value.args, vars(caught.value)) == (type(error), error.args, vars(error))
+        assert (caught.value is error, error.__traceback__) == (False, None)
         assert getattr(caught.value, "partial", None) == "so far"
 
 

@@ -316,13 +316,16 @@ def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: AnyReader, monkeypat
     assert b"sk-test" in seen[1]
 
 
+@pytest.mark.parametrize("is_verified", [False, True])
 def test_a_tls_stream_comes_through_the_tunnel_of_a_proxy_that_is_reached_by_tls(
-    reader: AnyReader, monkeypatch: pytest.MonkeyPatch
+    reader: AnyReader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_verified: bool
 ) -> None:
     """TLS inside TLS, which urllib3 does in Python: bytes of the answer may be inside either of the two."""
     certificate = CERTIFICATE.with_name("provider.example.pem")
     inner = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     inner.load_cert_chain(certificate)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(CERTIFICATE.read_bytes() + certificate.read_bytes())
     said = [b"data: %d %s\n\n" % (number, b"x" * 6_000) for number in range(20)]
 
     def serve(peer: Peer) -> None:
@@ -346,10 +349,39 @@ def test_a_tls_stream_comes_through_the_tunnel_of_a_proxy_that_is_reached_by_tls
         monkeypatch.setenv("no_proxy", "")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # urllib3 warns of certificates that are not verified
-            sink = run(reader, "https://provider.example:1/v1", OPTIONS.replace(verify_tls=False))
+            verify_tls = str(bundle) if is_verified else False
+            sink = run(reader, "https://provider.example:1/v1", OPTIONS.replace(verify_tls=verify_tls))
         assert sink.error is None
         assert "".join(sink.texts.queue).encode() == b"".join(said)
         reader.close(PATIENCE)
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+def test_a_proxy_that_is_reached_by_tls_is_checked_with_the_given_bundle_for_a_plain_url_too(
+    reader: AnyReader, monkeypatch: pytest.MonkeyPatch, knows_it: bool
+) -> None:
+    bundle = CERTIFICATE if knows_it else CERTIFICATE.with_name("provider.example.pem")
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        seen.append(peer.read_request())
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+
+    with RawServer(serve, tls=True) as server:
+        monkeypatch.setenv("http_proxy", f"https://localhost:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        sink = run(reader, "http://provider.invalid/v1", OPTIONS.replace(verify_tls=str(bundle)))
+        reader.close(PATIENCE)
+        server.join()
+        if not knows_it:
+            server.errors.clear()  # its own view of the refused handshake
+    if knows_it:
+        assert sink.error is None
+        assert seen[0].startswith(b"POST http://provider.invalid/v1 HTTP/1.1\r\n")
+    else:
+        assert isinstance(sink.error, ConnectError)
+        assert "certificate" in str(sink.error)
+        assert seen == []
 
 
 def _pump(outer: socket.socket, inner: socket.socket) -> None:

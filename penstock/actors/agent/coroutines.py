@@ -17,7 +17,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import ToolError
 from penstock.ports import ToolContext
 
-__all__ = ["ToolLoops"]
+__all__ = ["AgentToolContext", "ToolLoops"]
 
 _LOOK_AGAIN: Final = 0.02  # seconds between two checks of the loop
 _PATIENCE: Final = 1.0  # seconds after which a loop that has run nothing counts as blocked
@@ -99,13 +99,13 @@ class _Run:
         self.begun = threading.Event()
         self._over = threading.Event()
         self._awaitable = awaitable
-        self._call = call
+        self._tool = call.name  # not the call, which has this to cancel it
         self._lock = threading.Lock()
         self._is_withdrawn = False
         self._task: asyncio.Future[Any] | None = None
         self._error: BaseException | None = None
         try:
-            loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
+            loop.call_soon_threadsafe(self._begin, call, context=contextvars.copy_context())
         except RuntimeError:  # the loop has been closed
             self._over.set()
 
@@ -126,25 +126,29 @@ class _Run:
             if blocked > 1 or not self.loop.is_running():
                 break
         task = self._task
-        if self._error is not None:
-            raise self._error
+        if (error := self._error) is not None:
+            self._error = None
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame
         if task is None or not task.done():
             if self.withdraw():
                 _close(self._awaitable)
             elif task is not None:
                 self._cancel()  # takes effect when the loop goes on: what was reported as failed must not run on
             why = "is blocked by a call such as result()" if blocked else "ended before it"
-            raise ToolError(f"{self._call.name}: its event loop {why}")
+            raise ToolError(f"{self._tool}: its event loop {why}")
         return task.result()
 
-    def _begin(self) -> None:
+    def _begin(self, call: ToolContext) -> None:
         with self._lock:
             if self._is_withdrawn:
                 return
             self.begun.set()
         self._task = task = self.loop.create_task(self._guarded())
         task.add_done_callback(lambda _: self._over.set())
-        self._call.on_cancel(self._cancel)
+        call.on_cancel(self._cancel)
 
     async def _guarded(self) -> Any:
         try:
@@ -161,6 +165,36 @@ class _Run:
             self.loop.call_soon_threadsafe(self._task.cancel)
         except RuntimeError:  # the loop has been closed
             self._over.set()
+
+
+class AgentToolContext(ToolContext):
+    """The context of an agent's call. It makes ``run_coroutine`` when asked, as to have it would be a circle.
+
+    Args:
+        call_id, name, report: as for `ToolContext`.
+        loops: of the system.
+        home: the loop of the code that called ``stream_chat``, or None.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        name: str,
+        report: Callable[[Any], None],
+        loops: ToolLoops,
+        home: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(call_id, name, report)
+        self._loops = loops
+        self._home = home
+
+    @property
+    def run_coroutine(self) -> Callable[[Awaitable[Any]], Any]:
+        """See `ToolContext.run_coroutine`."""
+        return self._run
+
+    def _run(self, awaitable: Awaitable[Any]) -> Any:
+        return self._loops.run(awaitable, self, self._home)
 
 
 def _close(awaitable: Awaitable[Any]) -> None:

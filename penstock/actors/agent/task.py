@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from penstock.actors.runtime.dispatcher import blocking
+from penstock.actors.runtime.dispatcher import blocking, clear_frames_later
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
@@ -138,6 +138,7 @@ class Task(Process):
         try:
             return TaskDone(self._job, work())
         except BaseException as error:  # whatever foreign code raises, even a SystemExit, is its result
+            clear_frames_later(error)
             return TaskDone(self._job, None, error)
 
     def _finish(self, done: TaskDone) -> NoReturn:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from penstock.actors.agent.coroutines import AgentToolContext
 from penstock.actors.agent.record import Advance, AgentRecord, Approve
 from penstock.actors.agent.results import cut_text, describe_failure, describe_parse_error
 from penstock.actors.agent.task import Job, TaskDone
@@ -233,12 +234,7 @@ class ToolRound:
         self._launch(call, f"tool/{tool.name}", self._bound(tool.run, arguments, context), context.cancel)
 
     def _context(self, call: ToolRun, report: Callable[[Any], None]) -> ToolContext:
-        def run_coroutine(awaitable: Awaitable[Any]) -> Any:
-            return loops.run(awaitable, context, home)
-
-        loops, home = self._agent.loops, self._turn.loop
-        context = ToolContext(call.call.id, call.call.name, report, run_coroutine)
-        return context
+        return AgentToolContext(call.call.id, call.call.name, report, self._agent.loops, self._turn.loop)
 
     def _bound(self, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         """A call of foreign code in a copy of the context in which the message was sent."""

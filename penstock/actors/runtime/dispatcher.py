@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from penstock.actors.runtime.frames import clear_own_frames
 from penstock.actors.runtime.mailbox import Mailbox, Owner
 from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
@@ -109,13 +110,14 @@ class Dispatcher(Protocol):
 class _Worker:
     """One thread. Only that thread writes the fields, except `lent`, which the pool's lock guards."""
 
-    __slots__ = ("blocked", "lent", "messages", "owner", "park", "slices", "thread", "warned_at")
+    __slots__ = ("blocked", "lent", "messages", "owner", "park", "raised", "slices", "thread", "warned_at")
 
     def __init__(self) -> None:
         self.owner: Owner | None = None  # runs now
         self.slices = 0
         self.messages = 0
         self.blocked = 0  # depth of announced blocking
+        self.raised: list[BaseException] = []  # in this turn, and kept; see `clear_frames_later`
         self.lent = False  # a spare thread has its place
         self.warned_at = -1  # slice for which the hold warning was given
         self.park = threading.Lock()
@@ -283,6 +285,8 @@ class ThreadedDispatcher:
             if self._monitor_sleeps:  # looked at after `owner` is set, see `_sleep_until_work`
                 self._wake_monitor.set()
             worker.messages += owner.run(throughput)
+            if worker.raised:
+                clear_own_frames(worker.raised)
             worker.owner = owner = mailbox = None  # a thread that waits keeps no dead process alive
             worker.slices += 1
             if (worker.lent or self._running > self._target) and not self._stay(worker):
@@ -464,6 +468,16 @@ if hasattr(os, "register_at_fork"):
 def on_worker() -> bool:
     """Whether the current thread runs actors."""
     return getattr(_here, "worker", None) is not None
+
+
+def clear_frames_later(error: BaseException) -> None:
+    """Call `clear_own_frames` once the process that runs in this thread has returned it. For what others will keep.
+
+    Has no effect in a thread that is not the dispatcher's.
+    """
+    worker: _Worker | None = getattr(_here, "worker", None)
+    if worker is not None:
+        worker.raised.append(error)
 
 
 class blocking:  # noqa: N801 - reads as a statement: `with blocking():`

@@ -26,6 +26,7 @@ from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.dead_process import answer_call_to_dead
+from penstock.actors.runtime.dispatcher import clear_frames_later
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.reasons import NORMAL, ProcessExit, is_clean
@@ -404,6 +405,7 @@ class Process(pykka.Actor):
             self._report(reason)
         if isinstance(reason, BaseException):
             self._failure = reason
+            clear_frames_later(reason)
         self.runtime.mark_dead(self._actor_ref, reason)
 
     def _report(self, reason: object) -> None:
@@ -428,7 +430,7 @@ class Process(pykka.Actor):
     def forget_child(self, ref: ProcessRef) -> bool:
         """Forget a child that ends quietly; False: it is not known as one, so that an exit notice is needed.
 
-        Called in the thread of the child, under a lock of the runtime: it must not block.
+        Called in the thread of the child, which is dead, while the supervisor may run. It must not block.
         """
         return False
 

@@ -203,21 +203,27 @@ class Runtime:
             process.actor_inbox.mark_dead(dead)
             self._forget(ref, process)
             self.ended += 1
-        quiet_for = process.parent if process.ends_quietly and is_clean(reason) else None
         try:
             process.dispose(reason)
         finally:
+            forgotten_by = self._forgotten_by(process) if process.ends_quietly and is_clean(reason) else None
             with self._lock:
-                self._announce(ref, reason, quiet_for)
+                self._announce(ref, reason, forgotten_by)
             dead.close()
+
+    def _forgotten_by(self, process: Process) -> ProcessRef | None:
+        """The parent of a process that ends quietly, if it has been able to forget it. Called without the lock."""
+        parent = process.parent
+        supervisor = None if parent is None else self._alive.get(parent)
+        return parent if supervisor is not None and supervisor.forget_child(process._actor_ref) else None
 
     def _forget(self, ref: ProcessRef, process: Process) -> None:
         self._alive.pop(ref, None)
         if process.name is not None and self._names.get(process.name) is ref:
             del self._names[process.name]
 
-    def _announce(self, ref: ProcessRef, reason: object, quiet_for: ProcessRef | None) -> None:
-        """Notify waiting threads, monitors and links, except ``quiet_for``, if that can forget the process without.
+    def _announce(self, ref: ProcessRef, reason: object, forgotten_by: ProcessRef | None) -> None:
+        """Notify waiting threads, monitors and links, except ``forgotten_by``, which does not know the process now.
 
         Called with the lock held, so that no notice is sent after `unlink` or `demonitor` has returned. Putting a
         message into the mailbox of a living process runs no foreign code.
@@ -238,9 +244,8 @@ class Runtime:
         for peer in relations.links or ():
             if (theirs := self._relations.get(peer)) is not None and theirs.links:
                 theirs.links.pop(ref, None)
-            if peer is quiet_for and (parent := self._alive.get(peer)) is not None and parent.forget_child(ref):
-                continue
-            self._signal(peer, ref, reason)
+            if peer is not forgotten_by:
+                self._signal(peer, ref, reason)
 
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
         """Send an exit signal, as OTP's ``exit(Pid, Reason)``.

@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.actors.stream.subscribers.pull import NOTHING
 from penstock.errors import StreamCancelledError
+from penstock.errors.base import copy_of
 from penstock.events import (
     Event,
     StreamCancelled,
@@ -58,5 +59,5 @@ def completion(terminal: TerminalEvent) -> StreamCompleted:
     if isinstance(terminal, StreamCompleted):
         return terminal
     if isinstance(terminal, StreamFailed):
-        raise terminal.error.with_traceback(None)  # every call raises the same object: its traceback must not grow
+        raise copy_of(terminal.error)
     raise StreamCancelledError(terminal.stream_id, terminal.reason, terminal.partial)

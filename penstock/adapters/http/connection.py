@@ -272,12 +272,17 @@ class CancellableAdapter(HTTPAdapter):
         # True instead of the bundle, as requests would look each time whether it is a file or a directory.
         host, tls = super().build_connection_pool_key_attributes(request, is_ours or verify, cert)
         if is_ours:
-            tls["ssl_context"] = self._context(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+            tls["ssl_context"] = self._context(_bundle(verify))
         return host, tls
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         conn.cert_reqs = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-        conn.ca_certs = None  # the pool's context contains them
+        conn.ca_certs = conn.ca_cert_dir = None  # the pool's context contains them
+        if verify is not False and conn.scheme == "https" and conn.proxy is not None:
+            # Otherwise a proxy that is reached by TLS would be checked with the system's CAs.
+            context = self._context(_bundle(verify))
+            conn.conn_kw["ssl_context"] = context  # of a plain URL, the proxy is the only one that is checked
+            conn.conn_kw["proxy_config"] = conn.proxy_config._replace(ssl_context=context)
 
     def _context(self, bundle: str) -> ssl.SSLContext:
         context = self._contexts.get(bundle)
@@ -294,3 +299,7 @@ class CancellableAdapter(HTTPAdapter):
                 raise OptionError("verify_tls", bundle, "the path of a CA bundle") from error
             self._contexts[bundle] = context
         return context
+
+
+def _bundle(verify: bool | str) -> str:
+    return verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH

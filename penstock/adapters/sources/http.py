@@ -115,15 +115,22 @@ class HttpSource:
         """See `PushedSource.start`."""
         assert self.limits is not None
         limits = self.limits.replace(total_timeout=None)  # else the reader would call it an idle one
-        self._job = reader.start(_Anything(), self._request, limits, _SourceSink(self, self._codec, push, end))
-        if self._is_cancelled:
-            self._job.cancel()
+        sink = _SourceSink(self, self._codec, push, end)
+        self._job = job = reader.start(_Anything(), self._request, limits, sink)
+        if sink.has_ended:  # looked at afterwards, as `ended` sets it before it forgets the job
+            self._job = None
+        elif self._is_cancelled:
+            job.cancel()
+
+    def forget(self) -> None:
+        """Let go of the job, which has ended: it knows the sink of this source, and the two would be a circle."""
+        self._job = None
 
     def cancel(self) -> None:
         """See `PushedSource.cancel`."""
         self._is_cancelled = True
-        if self._job is not None:
-            self._job.cancel()
+        if (job := self._job) is not None:
+            job.cancel()
 
     def counters(self) -> Mapping[str, Any]:
         """See `PushedSource.counters`."""
@@ -190,6 +197,7 @@ class _SourceSink:
         self._end = end
         self._error: BaseException | None = None
         self._is_done = False  # nothing more of the body is wanted
+        self.has_ended = False
 
     def connecting(self) -> None:
         """A thread has taken the request."""
@@ -222,11 +230,20 @@ class _SourceSink:
         return not self._is_done and self._error is None
 
     def ended(self, decoder: Decoder | None, error: BaseException | None) -> None:
-        found = self._error or (None if self._is_done else error)
-        if found is None:
-            try:
-                for item in self._codec.close():
-                    self._push(item)
-            except Exception as problem:
-                found = problem
-        self._end(found)
+        self.has_ended = True
+        self._source.forget()
+        found = self._error or (None if self._is_done else error) or self._finish()
+        self._error = None  # no circle: it has come through the frame of a method of this sink
+        try:
+            self._end(found)
+        finally:
+            del found  # nor is it kept by the frame of this one
+
+    def _finish(self) -> Exception | None:
+        """Push what is left at the end of the body; returns what that has raised."""
+        try:
+            for item in self._codec.close():
+                self._push(item)
+        except Exception as problem:
+            return problem
+        return None

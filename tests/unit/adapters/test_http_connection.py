@@ -29,9 +29,9 @@ from penstock.errors import OptionError
     [(True, "CERT_REQUIRED"), ("", "CERT_REQUIRED"), (None, "CERT_REQUIRED"), (False, "CERT_NONE")],
 )
 def test_only_false_itself_switches_verification_off(verify: object, wanted: str) -> None:
-    connection = SimpleNamespace(ca_certs="of requests")
-    CancellableAdapter(1).cert_verify(connection, "https://localhost/", verify, None)
-    assert (connection.cert_reqs, connection.ca_certs) == (wanted, None)
+    pool = SimpleNamespace(ca_certs="of requests", ca_cert_dir="of requests", scheme="https", proxy=None)
+    CancellableAdapter(1).cert_verify(pool, "https://localhost/", verify, None)
+    assert (pool.cert_reqs, pool.ca_certs, pool.ca_cert_dir) == (wanted, None, None)
 
 
 def test_an_empty_path_is_no_ca_bundle_and_not_the_absence_of_one() -> None:

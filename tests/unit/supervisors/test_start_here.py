@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,62 @@ def test_one_that_ends_quietly_is_forgotten_at_once_and_nothing_is_reported(hous
     assert house.supervisor.actor_inbox.empty()
     assert house.told() == []
     assert house.start().is_alive()
+
+
+def test_what_only_one_that_ends_quietly_had_is_freed_without_a_lock_of_the_runtime(house: House) -> None:
+    class Forgetful(Worker):
+        def on_start(self) -> None:
+            self._start = None
+
+    class Thing:
+        def __call__(self) -> None: ...
+
+    def freed() -> None:
+        locked.append(lock._is_owned())
+
+    lock: Any = house.runtime._lock
+    locked: list[bool] = []
+    thing = Thing()
+    weakref.finalize(thing, freed)
+    ref = house.supervisor.start_here(Child(ChildSpec(id="worker", cls=Forgetful, restart="temporary"), "a", (thing,)))
+    del thing
+    assert locked == []
+    end_quietly(house, ref)
+    assert locked == [False]
+
+
+def anonymous(start: Callable[[], None] | None = None) -> Child:
+    return Child(ChildSpec(id="worker", cls=Worker, restart="temporary"), "a", (start,))
+
+
+def test_one_that_ends_quietly_leaves_the_child_that_has_its_id_by_then(house: House) -> None:
+    ref, later = house.supervisor.start_here(anonymous()), []
+    process: Any = ref._actor_weakref()
+    end_child = house.supervisor._end_child
+
+    def meanwhile(child: Child) -> None:
+        """Another thread starts the next child, and then the first one ends."""
+        later.append(house.supervisor.start_here(anonymous()))
+        assert ref.actor_inbox.borrow()
+        process.run_step(quiet, process)
+        end_child(child)
+
+    house.supervisor._end_child = meanwhile  # type: ignore[method-assign]
+    terminate_child(house.ref, "a")
+    assert (ref.is_alive(), [info.ref for info in which_children(house.ref)]) == (False, later)
+
+
+def test_a_start_that_fails_leaves_the_child_that_has_its_id_by_then(house: House) -> None:
+    later: list[ProcessRef] = []
+
+    def fail() -> None:
+        terminate_child(house.ref, "a")
+        later.append(house.supervisor.start_here(anonymous()))
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        house.supervisor.start_here(anonymous(fail))
+    assert [info.ref for info in which_children(house.ref)] == later
 
 
 def test_one_that_would_end_quietly_is_reported_if_it_ends_otherwise(house: House) -> None:

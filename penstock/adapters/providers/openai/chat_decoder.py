@@ -68,6 +68,13 @@ class _WireChunk(msgspec.Struct, gc=False):
 _decode_typed = msgspec.json.Decoder(_WireChunk).decode
 
 
+class _Notes(list[tuple[str, object]]):
+    """What is not understood. The parts of a decoder have it, and it does not know the decoder."""
+
+    def __call__(self, kind: str, payload: object) -> None:
+        self.append((kind, payload))
+
+
 class ChatDecoder(EventDecoder):
     """Implements `Decoder` for chat completion chunks.
 
@@ -77,7 +84,7 @@ class ChatDecoder(EventDecoder):
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._unknown: list[tuple[str, object]] = []  # of the present event
+        self._note = _Notes()  # of the present event
         self._extras = ChatExtras(self._note)
         self._first = ChoiceReader(self._note, self._extras)
         self._others: dict[int, ChoiceReader] = {}
@@ -134,18 +141,15 @@ class ChatDecoder(EventDecoder):
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
-    def _note(self, kind: str, payload: object) -> None:
-        self._unknown.append((kind, payload))
-
     def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
         self._read_event(event, out)
         self._tell_unknown(out)
 
     def _tell_unknown(self, out: list[Delta]) -> None:
-        if self._unknown:
-            for kind, payload in self._unknown:
+        if self._note:
+            for kind, payload in self._note:
                 self._skip(kind, payload, out)
-            self._unknown = []
+            self._note.clear()
 
     def _read_event(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,7 +31,7 @@ from penstock.adapters.providers.openai.responses_metadata import ResponseMetada
 from penstock.adapters.providers.openai.responses_parts import Key, PartName, TextParts
 from penstock.adapters.providers.openai.responses_tools import ToolItems
 from penstock.adapters.providers.shared.aborts import abort_error
-from penstock.adapters.providers.shared.decoder import EventDecoder
+from penstock.adapters.providers.shared.decoder import EventDecoder, Skips
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
@@ -72,6 +72,24 @@ _PART_TEXTS: dict[str, tuple[PartName, str]] = {
 """What a content part of each type is, and the field with its text."""
 
 
+_NONE: Final = object()
+"""The item, and the part of it, before there is any."""
+
+
+class _ChunkNotes:
+    """Takes what is not understood. The parts of a decoder have it, and it does not know the decoder."""
+
+    __slots__ = ("_skip", "out")
+
+    def __init__(self, skip: Skips) -> None:
+        self._skip = skip
+        self.out: list[Delta] = []
+        """The deltas of the present chunk."""
+
+    def __call__(self, kind: str, payload: object) -> None:
+        self._skip(replace_surrogates(kind), payload, self.out)
+
+
 class ResponsesDecoder(EventDecoder):
     """Implements `Decoder` for Responses events.
 
@@ -82,15 +100,15 @@ class ResponsesDecoder(EventDecoder):
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._out: list[Delta] = []  # the deltas of the present chunk
+        self._note = _ChunkNotes(self._skip)
         self._has_refusal = False
         self._has_failed = False
         self._parts = TextParts(self._note)
         self._pieces = self._parts.pieces
         self._tools = ToolItems(self._note)
         self._metadata = ResponseMetadata(self._note)
-        self._item: object = self
-        self._part: object = self
+        self._item: object = _NONE
+        self._part: object = _NONE
         self._append: Callable[[str], None]
         self._sound: list[dict[str, Any]] = []
         self._done_items: set[int] = set()  # output indices
@@ -110,9 +128,11 @@ class ResponsesDecoder(EventDecoder):
         """Make a decoder for the body that continues after `resume_point`; it skips events that are repeated there."""
         other = copy.copy(self)
         other._begin_body()
+        other._skip = copy.copy(self._skip)
+        other._note = _ChunkNotes(other._skip)
         other._parts = self._parts.copy(other._note)
         other._pieces = other._parts.pieces
-        other._item = other
+        other._item = _NONE
         other._tools = self._tools.copy(other._note)
         other._metadata = self._metadata.copy(other._note)
         other._sound, other._done_items = list(self._sound), set(self._done_items)
@@ -121,7 +141,7 @@ class ResponsesDecoder(EventDecoder):
         return other
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out = self._out = self._keep_alives()
+        out = self._note.out = self._keep_alives()
         last, repeats_until, handlers = self._sequence, self._repeats_until, _HANDLERS
         for sse in events:
             event: ResponsesEvent | None
@@ -147,9 +167,6 @@ class ResponsesDecoder(EventDecoder):
             out = self._surrogates.join(out, is_end=self.done or (is_end and self.resume_point is None))
         self._sequence = last
         return out
-
-    def _note(self, kind: str, payload: object) -> None:
-        self._skip(replace_surrogates(kind), payload, self._out)
 
     def _read_other(self, event: ResponsesEvent, sse: SseEvent, out: list[Delta]) -> None:
         if event.type == "error" or sse.event == "error":

@@ -11,7 +11,7 @@ from penstock.config.options import Raw
 from penstock.events import ProviderEvent
 from penstock.ports import Delta, EventDelta, KeepAlive
 
-__all__ = ["BodyDecoder", "EventDecoder"]
+__all__ = ["BodyDecoder", "EventDecoder", "Skips"]
 
 Part = TypeVar("Part")
 
@@ -22,6 +22,25 @@ class _FormatParser(Protocol[Part]):
     def close(self) -> list[Part]: ...
 
 
+class Skips:
+    """Counts what a decoder does not understand, and passes it on if ``raw="unknown"``.
+
+    The parts of a decoder have it, and it does not know the decoder: a method of that would make a circle of the two.
+    """
+
+    __slots__ = ("_is_passed_on", "count")
+
+    def __init__(self, raw: Raw) -> None:
+        self.count = 0
+        self._is_passed_on = raw == "unknown"
+
+    def __call__(self, kind: str, payload: object, out: list[Delta]) -> None:
+        """Count something. ``kind``: the provider's name for it, such as the type of the event or block."""
+        self.count += 1
+        if self._is_passed_on:
+            out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind), payload=plain_json(payload))))
+
+
 class BodyDecoder(Generic[Part]):
     """Implements `Decoder` except for the meaning of a body's parts (events, lines): subclasses define ``_deltas``.
 
@@ -29,14 +48,19 @@ class BodyDecoder(Generic[Part]):
     """
 
     def __init__(self, parser: _FormatParser[Part], raw: Raw = "none") -> None:
-        self.skipped = 0
         self.finished = False
         self.done = False
         self.model: str | None = None
         self._parser = parser
         self._raw = raw
+        self._skip = Skips(raw)
         self._has_surrogates = False
         self._surrogates = SurrogateJoiner()
+
+    @property
+    def skipped(self) -> int:
+        """Events, choices or fields that were not understood."""
+        return self._skip.count
 
     def feed(self, chunk: bytes) -> list[Delta]:
         """Decode one chunk into the deltas it completes.
@@ -73,15 +97,6 @@ class BodyDecoder(Generic[Part]):
             out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind or event), payload=plain_json(payload))))
             out += self._deltas([part])
         return out if parts else self._deltas([])
-
-    def _skip(self, kind: str, payload: object, out: list[Delta]) -> None:
-        """Count something that is not understood, and pass it on if ``raw="unknown"``.
-
-        ``kind``: the provider's name for it, such as the type of the event or block.
-        """
-        self.skipped += 1
-        if self._raw == "unknown":
-            out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind), payload=plain_json(payload))))
 
     def _source_of(self, part: Part) -> tuple[str, str]:
         """The name of a part's type, ``""`` if it has none, and its data."""

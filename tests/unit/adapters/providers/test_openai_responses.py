@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -663,6 +665,25 @@ def test_what_a_resumed_decoder_learns_does_not_change_the_one_before() -> None:
     whole = background(event("response.function_call_arguments.done", output_index=0, arguments="{}"), start=2)
     for _ in range(2):
         assert decoder.resumed().feed(whole) == [ToolCallFragment(0, None, None, "{}")]
+
+
+def test_each_of_two_decoders_counts_what_it_does_not_understand_and_keeps_no_other_alive() -> None:
+    unknown = event("response.hologram", output_index=0)
+    decoder = ResponsesDecoder(1_000_000, raw="unknown")
+    decoder.feed(background(CREATED, unknown))
+    other = decoder.resumed()
+    (passed_on,) = other.feed(background(event("response.output_text.annotation.added", annotation=1), start=3))
+    assert isinstance(passed_on, EventDelta)
+    assert (decoder.skipped, other.skipped) == (1, 2)
+    gc.disable()
+    try:
+        refs = [weakref.ref(decoder), weakref.ref(other)]
+        del decoder
+        assert refs[0]() is None
+        del other
+        assert refs[1]() is None
+    finally:
+        gc.enable()
 
 
 def test_half_a_character_waits_for_its_other_half_behind_the_break() -> None:
