@@ -1016,7 +1016,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
         "a loop over nothing": [
-            Equivalent("ChatDecoder._tell_unknown", "if self._unknown:", "self._unknown", "True"),
+            Equivalent("ChatDecoder._tell_unknown", "if self._note:", "self._note", "True"),
         ],
         "deltas without surrogates are joined to equal ones": [
             Equivalent("ChatDecoder._deltas", "if self._has_surrogates:", "self._has_surrogates", "True"),
