@@ -111,7 +111,7 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         process = self._process
-        eventually(lambda: self._answers() or process.poll() is not None)
+        eventually(lambda: self._answers() or process.poll() is not None, 60, "the server")  # it may load much
         assert process.poll() is None, (self.folder / "log.txt").read_text()
 
     def _answers(self) -> bool:
