@@ -629,6 +629,17 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/stream/delivery.py": {
+        "set at the beginning of a turn, before it is read": [
+            Equivalent(
+                "Delivery.__init__", "self._has_called = False  # in such a turn, the actor has bee", "False", "True"
+            ),
+            Equivalent(
+                "Delivery.__init__",
+                "self._has_called = False  # in such a turn, the actor has bee",
+                "self._has_called = False",
+                "pass",
+            ),
+        ],
         "the record appends without a journal too": [
             Equivalent("Delivery.emit", "if record.journal is None:", "record.journal is None", "False"),
         ],

@@ -743,3 +743,16 @@ def test_events_are_emitted_by_the_thread_that_brings_them(simulation: Simulatio
     assert scene.offer(event, *"bcdefg", event, "h") is True
     assert scene.logged == ["a", "ProviderEvent", "bcd", "efg", "ProviderEvent"]
     assert scene.buffered == ["h"]
+
+
+def test_a_subscriber_whose_code_may_block_hears_of_every_batch(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2)
+    woken: list[int] = []
+    reader = StreamReader(scene.record.hub, scene.cursor(), lambda: woken.append(scene.record.log.last_seq))
+    scene.subscribe(reader)
+    for _ in range(3):
+        assert reader.take() is None
+        scene.offer(*"ab")
+        simulation.settle()
+        assert reader.take() is not None
+    assert woken == [1, 2, 3]
