@@ -631,11 +631,11 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     "actors/stream/delivery.py": {
         "set at the beginning of a turn, before it is read": [
             Equivalent(
-                "Delivery.__init__", "self._has_called = False  # in such a turn, the actor has bee", "False", "True"
+                "Delivery.__init__", "self._has_called = False  # in such a turn, the actor has be", "False", "True"
             ),
             Equivalent(
                 "Delivery.__init__",
-                "self._has_called = False  # in such a turn, the actor has bee",
+                "self._has_called = False  # in such a turn, the actor has be",
                 "self._has_called = False",
                 "pass",
             ),
