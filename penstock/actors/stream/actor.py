@@ -187,6 +187,10 @@ class TokenStream(DirectEmitter):
             self._hub.announce()
             return None
         match event:
+            case Call(
+                message=StopStream(ending=wanted)
+            ):  # the first to be looked for: the others are rare, or no haste
+                return self._stop_stream(event, wanted)
             case NamedTimeout() | StateTimeout() | Internal():
                 return None  # meant for a state that has been left since
             case Call(message=GetState()):
@@ -201,8 +205,6 @@ class TokenStream(DirectEmitter):
                 return Keep(answer(event.reply_to))
             case Call(message=SetOptions(changes=changes)):
                 return self._set_options(event, dict(changes))
-            case Call(message=StopStream(ending=ending)):
-                return self._stop_stream(event, ending)
             case Call(message=Cancel() as ending):
                 return self._conclude(ending, answer(event.reply_to))
             case Cast(message=Cancel() as ending):

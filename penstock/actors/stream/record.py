@@ -53,6 +53,7 @@ from penstock.ports import Journal
 
 __all__ = ["CountsEnds", "Home", "Notices", "Remote", "StreamRecord"]
 
+_NO_CONTEXT: Final = contextvars.Context()  # without a variable; nothing runs in it, as it is the same for all streams
 _CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
 
@@ -194,7 +195,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self.runtime = runtime
         self.loop_thread = loop_thread  # for async subscribers without an event loop of their own
         self.stream_id = stream_id
-        self.context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
+        context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
+        self.context = context if len(context) else _NO_CONTEXT
         self.options = options
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
@@ -394,7 +396,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
                             self._journaling.write_surely(event)
         finally:
             if is_ours:
-                self.context = contextvars.Context()  # it may refer to a request, or to this very stream
+                self.context = _NO_CONTEXT  # it may refer to a request, or to this very stream
                 self.announce_end()
         return is_ours
 
