@@ -38,7 +38,7 @@ from penstock.actors.runtime.dead_process import answer_call_to_dead
 from penstock.actors.runtime.process import PYKKA_MESSAGES, Process
 from penstock.actors.runtime.reasons import ProcessExit
 from penstock.actors.runtime.ref import ProcessRef, SystemMessage
-from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error
+from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error, is_answered
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.timeouts import Timeouts
 from penstock.actors.runtime.transitions import (
@@ -443,7 +443,7 @@ class StateMachine(Process):
     def _answer_pending_calls(self, reason: object) -> None:
         super()._answer_pending_calls(reason)
         current = self._event
-        if current.__class__ is Call:
+        if current.__class__ is Call and not is_answered(current.reply_to):
             self._answer_current_call(current.message, current.reply_to, reason)
         for event in (*(self._postponed or ()), *(self._inserted or ())):
             if event.__class__ is Call:

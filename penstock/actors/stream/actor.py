@@ -319,6 +319,13 @@ class TokenStream(DirectEmitter):
             self._conclude(self._empty_buffer(ending or Complete()) or ending or Fail(crash))
         self.ends_quietly = self._stream.is_settled
 
+    def dispose(self, reason: object) -> None:
+        """Called once by the runtime when this actor is dead, in any thread. What is over has no actor any more."""
+        record: StreamRecord | None = getattr(self, "_stream", None)  # None: it did not start
+        if record is not None and record.is_over and record.ref is self._actor_ref:
+            record.ref = None
+        super().dispose(reason)
+
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """State, sizes, options, timers; no text, no key, no metadata."""
         record = self._stream

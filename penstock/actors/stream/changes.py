@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from struct import Struct
 from typing import Final
 
 import msgspec
@@ -22,7 +21,6 @@ CAUSES: Final = (
 _STATE: Final = {name: number for number, name in enumerate(STATES)}
 _CAUSE: Final = {name: number for number, name in enumerate(CAUSES)}
 _OTHER: Final = len(CAUSES) - 1
-_TIME: Final = Struct("d")
 
 
 class StateChange(msgspec.Struct, frozen=True):
@@ -46,7 +44,7 @@ class StateChanges(msgspec.Struct, eq=False, gc=False):
 
     count: int = 0
     """How many there were ever."""
-    _times: bytearray = msgspec.field(default_factory=bytearray)  # doubles; a ring once it is full, like the next two
+    _times: array[float] = msgspec.field(default_factory=lambda: array("d"))  # a ring once it is full, like the next
     _pairs: bytearray = msgspec.field(default_factory=bytearray)  # the states, eight times the one before plus the next
     _causes: bytearray = msgspec.field(default_factory=bytearray)
 
@@ -55,19 +53,18 @@ class StateChanges(msgspec.Struct, eq=False, gc=False):
         count = self.count
         pair, number = _STATE[before] * 8 + _STATE[after], _CAUSE.get(cause, _OTHER)
         if count < KEPT:
-            self._times += _TIME.pack(now)
+            self._times.append(now)
             self._pairs.append(pair)
             self._causes.append(number)
         else:
             place = count & (KEPT - 1)
-            _TIME.pack_into(self._times, place * _TIME.size, now)
-            self._pairs[place], self._causes[place] = pair, number
+            self._times[place], self._pairs[place], self._causes[place] = now, pair, number
         self.count = count + 1  # last: a reader that sees the number finds the change
 
     def read(self, offset: float) -> tuple[StateChange, ...]:
         """The changes that are kept, oldest first. ``offset`` is added to their times."""
         count = self.count
-        times, pairs, causes = array("d", bytes(self._times)), bytes(self._pairs), bytes(self._causes)
+        times, pairs, causes = self._times[:], bytes(self._pairs), bytes(self._causes)
         order = [number & (KEPT - 1) for number in range(max(0, count - KEPT), count)]
         return tuple(
             StateChange(times[at] + offset, STATES[pairs[at] // 8], STATES[pairs[at] % 8], CAUSES[causes[at]])

@@ -220,6 +220,8 @@ class Window:
         for kept in self._kept:
             told.add(kept.event)
         for event in self.events:
+            if event.__class__ is TokenEvent:
+                continue
             if not isinstance(event, StreamReset):
                 told.add(event)
             elif event.origin is None:

@@ -214,7 +214,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self.rhythm: Callable[[float], Mapping[str, Any]] | None = None  # what adaptive pacing, or batching, measures
         self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
-        self.ref: ProcessRef | None = None  # the present actor
+        self.ref: ProcessRef | None = None  # the present actor; None once the stream is over and it is dead
         self.state = "idle"
         self.changes = StateChanges()
         self.observers: tuple[StreamObserver, ...] = ()  # set by the table
@@ -282,11 +282,11 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
 
     def undelivered(self, last_event: int) -> list[Undelivered]:
         """See `Intake.undelivered`."""
-        return self.intake.undelivered(last_event)
+        return self.intake.undelivered(last_event) if self.intake.size else []
 
     def undelivered_events(self, last_event: int) -> list[SideEvent]:
         """See `Intake.undelivered_events`."""
-        return self.intake.undelivered_events(last_event)
+        return self.intake.undelivered_events(last_event) if self.intake.size else []
 
     def read_by_all(self, last_seq: int) -> int:
         """See `Hub.read_by_all`."""
@@ -380,9 +380,10 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         intake.close(epoch)
         if feed is not None:
             feed.cancel()
-        with self._lock:
-            let_go, self.let_go = self.let_go, nothing
-        let_go()
+        if self.let_go is not nothing:
+            with self._lock:
+                let_go, self.let_go = self.let_go, nothing
+            let_go()
         is_ours = False
         try:
             with self._journaling.turn() as is_free:
@@ -391,7 +392,9 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
-                    if is_free:  # else this thread would hang in the journal too
+                    if (
+                        is_free and self.journal is not None
+                    ):  # if it is not free, this thread would hang in the journal too
                         for event in (*log.last_events, log.terminal):
                             self._journaling.write_surely(event)
         finally:

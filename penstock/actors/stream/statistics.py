@@ -15,6 +15,7 @@ from penstock.events import Cost, SideEvent, ToolCallCompleted, ToolResult, Tool
 __all__ = ["Counters", "StreamStatistics"]
 
 _GAPS: Final = 512  # times between deliveries that are kept
+_NO_GAPS: Final[list[int]] = []  # the same for all streams before their second delivery; nothing is added to it
 _FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
 
 
@@ -136,35 +137,54 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
         return self.total_time_s
 
 
-class Counters(msgspec.Struct, eq=False, gc=False):
+class Counters:
     """Counters of one stream. Written by its actor, except ``failed_attempts``; they outlive the actor."""
 
-    tools_until: float  # when the stream was opened; later, `tool_time` covers everything up to this time
-    last_activity: float = 0.0
-    batches: int = 0
-    bytes: int = 0
-    errors: int = 0
-    failed_attempts: int = 0  # provider attempts; written by the integration
-    function_calls: int = 0
-    tool_errors: int = 0
-    tool_time: float = 0.0
-    held: int = 0
-    restarts: int = 0
-    state_changes: int = 0
-    first_delivery: float | None = None
-    first_tokens: int = 0
-    first_bytes: int = 0
-    last_delivery: float = 0.0
-    _gaps: array[float] | None = None  # a ring
-    _gap_counts: list[int] | None = None  # a histogram, over tokens; made with the first gap
+    __slots__ = (
+        "_gap_counts",
+        "_gaps",
+        "batches",
+        "bytes",
+        "errors",
+        "failed_attempts",
+        "first_bytes",
+        "first_delivery",
+        "first_tokens",
+        "function_calls",
+        "held",
+        "last_activity",
+        "last_delivery",
+        "restarts",
+        "state_changes",
+        "tool_errors",
+        "tool_time",
+        "tools_until",
+    )
 
-    def __post_init__(self) -> None:
-        self.last_activity = self.tools_until
+    def __init__(self, now: float) -> None:
+        self.batches = 0
+        self.bytes = 0
+        self.errors = 0
+        self.failed_attempts = 0  # provider attempts; written by the integration
+        self.function_calls = 0
+        self.tool_errors = 0
+        self.tool_time = 0.0
+        self.tools_until = now  # `tool_time` covers everything up to this time
+        self.held = 0
+        self.restarts = 0
+        self.state_changes = 0
+        self.last_activity = now
+        self.first_delivery: float | None = None
+        self.first_tokens = 0
+        self.first_bytes = 0
+        self.last_delivery = 0.0
+        self._gaps: array[float] | None = None  # a ring
+        self._gap_counts = _NO_GAPS  # a histogram, over tokens; made with the first gap
 
     def delivered(self, tokens: int, size: int, now: float) -> None:
         """Count a delivered batch."""
-        gaps, counts = self._gaps, self._gap_counts
-        if gaps is None or counts is None:
+        gaps = self._gaps
+        if gaps is None:
             if self.first_delivery is None:
                 self.first_delivery = now
                 self.first_tokens = tokens
@@ -177,7 +197,7 @@ class Counters(msgspec.Struct, eq=False, gc=False):
                 self._gap_counts = counts
         else:
             gap = (now - self.last_delivery) / tokens
-            counts[bisect_left(GAP_BOUNDS, gap)] += tokens
+            self._gap_counts[bisect_left(GAP_BOUNDS, gap)] += tokens
             if len(gaps) < _GAPS:
                 gaps.append(gap)
             else:
@@ -207,4 +227,4 @@ class Counters(msgspec.Struct, eq=False, gc=False):
 
         Their sum is the time from the first delivery to the last one.
         """
-        return tuple(self._gap_counts or ())
+        return tuple(self._gap_counts)

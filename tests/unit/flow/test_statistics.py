@@ -17,9 +17,7 @@ def test_nothing_has_been_counted_at_first() -> None:
     counters = Counters(7.0)
     times = {"last_activity", "tools_until", "first_delivery"}
     assert (counters.last_activity, counters.tools_until, counters.first_delivery) == (7.0, 7.0, None)
-    counts = {
-        name: getattr(counters, name) for name in Counters.__struct_fields__ if name[0] != "_" and name not in times
-    }
+    counts = {name: getattr(counters, name) for name in Counters.__slots__ if name[0] != "_" and name not in times}
     assert counts == dict.fromkeys(counts, 0)
 
 
