@@ -692,9 +692,10 @@ class Stream:
         check_number("timeout", timeout, 0, 1e9, optional=True)
 
         def find() -> ProcessRef:
-            if record.is_over or record.ref is None:
+            ref = record.ref
+            if record.is_over or ref is None:
                 raise StreamClosed(self.stream_id)
-            return record.ref
+            return ref
 
         limit = self._call_timeout if timeout is None else timeout
         remote = record.remote

@@ -56,3 +56,17 @@ def test_every_name_that_the_tree_shows_can_be_killed(system: SimulatedSystem) -
     system.advance(5)
     assert pushed.is_over
     assert answer.is_over
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+def test_a_stream_that_is_over_has_no_process(system: SimulatedSystem, how: str) -> None:
+    stream = system.open_stream("mine", options=FAST)
+    assert stream._record.ref is not None
+    getattr(stream, how)()
+    system.settle()
+    assert stream._record.ref is None
+    for target in ("mine", stream):
+        with pytest.raises(LookupError, match="mine"):
+            kill(system, target)
+    stream.stop()  # harmless, as before
+    stream.cancel()

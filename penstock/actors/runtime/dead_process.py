@@ -13,7 +13,7 @@ from penstock.actors.runtime.clock import Fired
 from penstock.actors.runtime.dead_letters import DeadLetters
 from penstock.actors.runtime.reasons import NOPROC
 from penstock.actors.runtime.ref import ProcessRef, SystemMessage, Terminate
-from penstock.actors.runtime.reply import answer_with, answer_with_error
+from penstock.actors.runtime.reply import answer_with, answer_with_error, is_answered
 from penstock.actors.runtime.signals import Down, Ephemeral, ExitNotice
 from penstock.errors import ProcessDead
 
@@ -95,8 +95,10 @@ def answer_call_to_dead(message: Any, reply: pykka.Future[Any], label: str, reas
     """Answer a call to a process that ended with ``reason``.
 
     A call that asked for just this end has succeeded. Any other call gets `ProcessDead`, or from `Terminate` the
-    exception that the process ended with.
+    exception that the process ended with. One that is answered already stays so.
     """
+    if is_answered(reply):
+        return
     if (reason != NOPROC and isinstance(message, _ActorStop)) or (
         isinstance(message, Terminate) and (message.reason is reason or message.reason == reason)
     ):

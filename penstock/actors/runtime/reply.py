@@ -19,7 +19,7 @@ from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
-__all__ = ["Reply", "answer_with", "answer_with_error", "as_completed"]
+__all__ = ["Reply", "answer_with", "answer_with_error", "as_completed", "is_answered"]
 
 
 def _unanswered() -> None:
@@ -236,6 +236,11 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
             if not (dispatcher.wait(answered, left) if dispatcher else answered.acquire(timeout=left)):
                 raise CallTimeout("the next of several calls", timeout or 0.0)
         yield done.get_nowait()
+
+
+def is_answered(reply: pykka.Future[Any]) -> bool:
+    """Whether there is an answer already, as far as that is known without waiting. Cheaper than a refused answer."""
+    return reply.__class__ is Reply and reply._callbacks is None
 
 
 def answer_with(reply: pykka.Future[Any], value: Any) -> None:

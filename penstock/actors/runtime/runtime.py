@@ -35,14 +35,39 @@ _MANY_SUPERVISORS: Final = 100  # whose restarts are counted apart
 
 
 class _Relations:
-    """Links and monitors of one process. Most processes have few or none, so the dicts are made when needed."""
+    """Links and monitors of one process. Most processes have one link or none, so the dicts are made when needed."""
 
-    __slots__ = ("links", "watched_by", "watches")
+    __slots__ = ("_link", "_more", "watched_by", "watches")
 
     def __init__(self) -> None:
-        self.links: dict[ProcessRef, None] | None = None  # an ordered set, so that a seed always gives the same run
+        self._link: ProcessRef | None = None  # the oldest link, unless the older ones have been removed
+        self._more: dict[ProcessRef, None] | None = None  # an ordered set, so that a seed always gives the same run
         self.watched_by: dict[int, tuple[ProcessRef, Any]] | None = None  # monitor → (watcher, the ref or name it gave)
         self.watches: dict[int, ProcessRef] | None = None
+
+    @property
+    def links(self) -> tuple[ProcessRef, ...]:
+        """The processes that it is linked to, in the order in which that was done."""
+        first = () if self._link is None else (self._link,)
+        return (*first, *self._more) if self._more else first
+
+    def link(self, other: ProcessRef) -> None:
+        """Add a link. Harmless if there is one."""
+        if self._link is other:
+            return
+        if self._link is None and not self._more:
+            self._link = other
+        elif self._more is None:
+            self._more = {other: None}
+        else:
+            self._more[other] = None
+
+    def unlink(self, other: ProcessRef) -> None:
+        """Remove a link. Harmless if there is none."""
+        if self._link is other:
+            self._link = None
+        elif self._more:
+            self._more.pop(other, None)
 
 
 class Runtime:
@@ -241,9 +266,9 @@ class Runtime:
                 theirs.watches.pop(monitor, None)
             if watcher in self._alive:
                 watcher.actor_inbox.put(Down(monitor, named, reason))
-        for peer in relations.links or ():
-            if (theirs := self._relations.get(peer)) is not None and theirs.links:
-                theirs.links.pop(ref, None)
+        for peer in relations.links:
+            if (theirs := self._relations.get(peer)) is not None:
+                theirs.unlink(ref)
             if peer is not forgotten_by:
                 self._signal(peer, ref, reason)
 
@@ -312,18 +337,15 @@ class Runtime:
             return True
         if one not in self._alive or other not in self._alive:
             return False
-        for a, b in ((one, other), (other, one)):
-            relations = self._relations_of(a)
-            if relations.links is None:
-                relations.links = {}
-            relations.links[b] = None
+        self._relations_of(one).link(other)
+        self._relations_of(other).link(one)
         return True
 
     def _unlink(self, one: ProcessRef, other: ProcessRef) -> None:
         for a, b in ((one, other), (other, one)):
             relations = self._relations.get(a)
-            if relations is not None and relations.links:
-                relations.links.pop(b, None)
+            if relations is not None:
+                relations.unlink(b)
 
     def monitor(self, watcher: ProcessRef, target: ProcessRef | str) -> int:
         """Send ``watcher`` one `Down` when ``target`` (a ref or a name) ends, or at once if there is no such process.
@@ -411,7 +433,7 @@ class Runtime:
         """Return the processes that ``ref`` is linked to."""
         with self._lock:
             relations = self._relations.get(ref)
-            return tuple(relations.links or ()) if relations else ()
+            return relations.links if relations else ()
 
     def monitors_of(self, ref: ProcessRef) -> tuple[ProcessRef, ...]:
         """Return the processes that ``ref`` monitors."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, ClassVar, Final
 
 from pykka._envelope import Envelope
@@ -37,7 +38,7 @@ from penstock.actors.runtime.dead_process import answer_call_to_dead
 from penstock.actors.runtime.process import PYKKA_MESSAGES, Process
 from penstock.actors.runtime.reasons import ProcessExit
 from penstock.actors.runtime.ref import ProcessRef, SystemMessage
-from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error
+from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error, is_answered
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.timeouts import Timeouts
 from penstock.actors.runtime.transitions import (
@@ -98,7 +99,7 @@ class StateMachine(Process):
 
     _first: Next | None = None  # returned by `init`, and still to be done
     _state: Any = None
-    _handler: Callable[[Any], Transition]
+    _handler: Callable[[Any, Any], Transition]  # not bound: gets the machine and the event
     _postponed: deque[Any] | None = None
     _inserted: deque[Any] | None = None  # events to handle before the mailbox
     timeouts_are_periodic: ClassVar[bool] = False
@@ -189,12 +190,15 @@ class StateMachine(Process):
     def _enter_handler(self, state: Any) -> Any:
         """Make the handler of ``state`` the current one; returns ``state``."""
         if type(self).handle_event is not StateMachine.handle_event:
-            self._handler = self._handle_any
+            self._handler = StateMachine._handle_any
             return state
         handler = getattr(self, state, None) if isinstance(state, str) else None
         if not callable(handler):
             raise self._mistake("bad_state", state)
-        self._handler = handler
+        if handler.__class__ is MethodType and handler.__self__ is self:
+            self._handler = handler.__func__  # a method would be a circle, and an object more for each machine
+        else:
+            self._handler = lambda _machine, event: handler(event)
         return state
 
     def handle_event(self, event: Any, state: Any) -> Transition:
@@ -258,7 +262,7 @@ class StateMachine(Process):
             self._timeouts.cancel(EVENT_TIMEOUT)
         if self._trace is not None:
             self._trace("in", event)
-        result = self._handler(event)
+        result = self._handler(self, event)
         if self._attention and not self.is_alive:  # killed meanwhile: the result has no effect
             raise ProcessExit(self.exit_reason)
         postponed = False
@@ -357,7 +361,7 @@ class StateMachine(Process):
         while True:
             if self._trace is not None:
                 self._trace("enter", event)
-            result: Any = self._handler(event)
+            result: Any = self._handler(self, event)
             if self._attention and not self.is_alive:
                 raise ProcessExit(self.exit_reason)
             if result is None:
@@ -433,13 +437,13 @@ class StateMachine(Process):
         """Release what the machine holds. Called once by the runtime when it is dead, in any thread."""
         if self._timeouts is not None:
             self._timeouts.cancel_all()
-        self._handler = _ended  # not a method of this machine any more, which would be a circle
+        self._handler = _ended  # if it is not a method, it may refer to this machine, which would be a circle
         super().dispose(reason)
 
     def _answer_pending_calls(self, reason: object) -> None:
         super()._answer_pending_calls(reason)
         current = self._event
-        if current.__class__ is Call:
+        if current.__class__ is Call and not is_answered(current.reply_to):
             self._answer_current_call(current.message, current.reply_to, reason)
         for event in (*(self._postponed or ()), *(self._inserted or ())):
             if event.__class__ is Call:
@@ -449,7 +453,7 @@ class StateMachine(Process):
                 answer_call_to_dead(None, reply, self.label, reason)
 
 
-def _ended(_event: Any) -> None:
+def _ended(_machine: Any, _event: Any) -> None:
     """Handler of a dead machine. Its own thread may call it, if another thread has killed the machine just before."""
 
 

@@ -187,6 +187,10 @@ class TokenStream(DirectEmitter):
             self._hub.announce()
             return None
         match event:
+            case Call(
+                message=StopStream(ending=wanted)
+            ):  # the first to be looked for: the others are rare, or no haste
+                return self._stop_stream(event, wanted)
             case NamedTimeout() | StateTimeout() | Internal():
                 return None  # meant for a state that has been left since
             case Call(message=GetState()):
@@ -201,8 +205,6 @@ class TokenStream(DirectEmitter):
                 return Keep(answer(event.reply_to))
             case Call(message=SetOptions(changes=changes)):
                 return self._set_options(event, dict(changes))
-            case Call(message=StopStream(ending=ending)):
-                return self._stop_stream(event, ending)
             case Call(message=Cancel() as ending):
                 return self._conclude(ending, answer(event.reply_to))
             case Cast(message=Cancel() as ending):
@@ -316,6 +318,13 @@ class TokenStream(DirectEmitter):
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
             self._conclude(self._empty_buffer(ending or Complete()) or ending or Fail(crash))
         self.ends_quietly = self._stream.is_settled
+
+    def dispose(self, reason: object) -> None:
+        """Called once by the runtime when this actor is dead, in any thread. What is over has no actor any more."""
+        record: StreamRecord | None = getattr(self, "_stream", None)  # None: it did not start
+        if record is not None and record.is_over and record.ref is self._actor_ref:
+            record.ref = None
+        super().dispose(reason)
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """State, sizes, options, timers; no text, no key, no metadata."""

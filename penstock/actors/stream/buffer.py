@@ -447,7 +447,9 @@ class TokenBuffer:
         tokens = self.size - self.events
         self.dropped_text = 0
         self._present = _FIRST_PART
-        spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
+        spared: list[Any] = []
+        if but_start:
+            spared += (item for item in self._items[self._head :] if item.__class__ is StreamStarted)
         self._items[:] = spared
         self._head = self._events_until = 0
         self._other_kinds = self.events = self.size = len(spared)

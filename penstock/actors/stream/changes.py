@@ -39,17 +39,14 @@ class StateChange(msgspec.Struct, frozen=True):
     cause: str
 
 
-class StateChanges:
+class StateChanges(msgspec.Struct, eq=False, gc=False):
     """The last 64 changes, in 10 bytes each. Written by one thread at a time; any thread may read."""
 
-    __slots__ = ("_causes", "_pairs", "_times", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        """How many there were ever."""
-        self._times = array("d")  # rings as soon as they are full, like the next two
-        self._pairs = bytearray()  # the states, eight times the one before plus the one after
-        self._causes = bytearray()
+    count: int = 0
+    """How many there were ever."""
+    _times: array[float] = msgspec.field(default_factory=lambda: array("d"))  # a ring once it is full, like the next
+    _pairs: bytearray = msgspec.field(default_factory=bytearray)  # the states, eight times the one before plus the next
+    _causes: bytearray = msgspec.field(default_factory=bytearray)
 
     def add(self, now: float, before: str, after: str, cause: str) -> None:
         """Note a change at a monotonic time."""

@@ -7,7 +7,7 @@ are pieces of something, or only of interest at the time; see `is_passing`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -150,7 +150,7 @@ class Window:
         self.tokens = 0
         self.dropped = 0
         self.timestamp = 0.0
-        self._kept: list[_Kept] = []
+        self._kept: Sequence[_Kept] = ()
         self._logprobs: list[TokenLogprob] | None = None  # of all folded events; made with the first one
         self.parts = _NO_PARTS
 
@@ -190,12 +190,16 @@ class Window:
             self.reset = event.seq
         elif isinstance(event, StreamReset):
             self.folded = {}
-            self._kept = []
+            self._kept = ()
             self._logprobs = None
             self.parts = PartSpans()
             self.reset = event.seq
         elif isinstance(event, SideEvent) and not is_passing(event):
-            self._kept.append(_Kept(event, {kind: pile.length for kind, pile in self.folded.items()}))
+            kept = _Kept(event, {kind: pile.length for kind, pile in self.folded.items()})
+            if isinstance(self._kept, list):
+                self._kept.append(kept)
+            else:
+                self._kept = [kept]
         elif isinstance(event, Logprobs):
             self._logprobs = self._logprobs or []
             self._logprobs += event.tokens
@@ -216,6 +220,8 @@ class Window:
         for kept in self._kept:
             told.add(kept.event)
         for event in self.events:
+            if event.__class__ is TokenEvent:
+                continue
             if not isinstance(event, StreamReset):
                 told.add(event)
             elif event.origin is None:

@@ -459,6 +459,8 @@ class Intake:
 
     def take_dropped(self, epoch: int | None = None) -> int:
         """Return the number of tokens dropped since the last batch, and reset it."""
+        if not self.buffer.dropped:
+            return 0
         with self._lock:
             if epoch is not None and epoch != self._epoch:
                 return 0
@@ -509,6 +511,8 @@ class Intake:
 
     def close(self, epoch: int | None = None) -> None:
         """Take no more tokens. A producer that waits for room gets `StreamClosed`."""
+        if self.closed and self._inbox is _NO_INBOX and self._waiters is None:
+            return
         with self._lock:
             if epoch is not None and epoch != self._epoch:
                 return

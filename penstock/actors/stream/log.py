@@ -286,9 +286,9 @@ class StreamLog:
         with self._lock:
             if self.terminal is not None or (epoch is not None and epoch != self._epoch):
                 return False
-            self.last_events = [
+            self.last_events = tuple(
                 msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(self.last_events, self.written + 1)
-            ]
+            )
             for event in self.last_events:
                 self._add(event)
             terminal = make(self.written + 1)
@@ -330,6 +330,8 @@ class StreamLog:
     def _whole(self, buffered: Sequence[Undelivered]) -> tuple[dict[TokenKind, str], tuple[AnswerPart, ...]]:
         """The whole text of each kind, with what is buffered, and its parts."""
         window = self._window
+        if not (window.events or window.folded or buffered):
+            return {}, ()
         pieces = {kind: [pile.read()] for kind, pile in window.folded.items()}
         parts = window.parts.copy()
         for event in window.events:

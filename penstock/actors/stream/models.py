@@ -85,13 +85,13 @@ class _ModelSum:
 
     def add_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
         """Add how a stream ended, and what it used; what a derived stream has used, its parents have."""
-        match terminal:
-            case StreamCompleted():
-                self.completed += 1
-            case StreamFailed():
-                self.failed += 1
-            case _:
-                self.cancelled += 1
+        kind = terminal.__class__
+        if kind is StreamCompleted:
+            self.completed += 1
+        elif kind is StreamFailed:
+            self.failed += 1
+        else:
+            self.cancelled += 1
         if record.ended_at is not None:
             self.duration.add(record.ended_at - record.created_monotonic)
         if record.parents:

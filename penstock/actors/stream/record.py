@@ -53,6 +53,7 @@ from penstock.ports import Journal
 
 __all__ = ["CountsEnds", "Home", "Notices", "Remote", "StreamRecord"]
 
+_NO_CONTEXT: Final = contextvars.Context()  # without a variable; nothing runs in it, as it is the same for all streams
 _CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
 
@@ -194,7 +195,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self.runtime = runtime
         self.loop_thread = loop_thread  # for async subscribers without an event loop of their own
         self.stream_id = stream_id
-        self.context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
+        context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
+        self.context = context if len(context) else _NO_CONTEXT
         self.options = options
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
@@ -212,7 +214,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self.rhythm: Callable[[float], Mapping[str, Any]] | None = None  # what adaptive pacing, or batching, measures
         self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
-        self.ref: ProcessRef | None = None  # the present actor
+        self.ref: ProcessRef | None = None  # the present actor; None once the stream is over and it is dead
         self.state = "idle"
         self.changes = StateChanges()
         self.observers: tuple[StreamObserver, ...] = ()  # set by the table
@@ -280,11 +282,11 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
 
     def undelivered(self, last_event: int) -> list[Undelivered]:
         """See `Intake.undelivered`."""
-        return self.intake.undelivered(last_event)
+        return self.intake.undelivered(last_event) if self.intake.size else []
 
     def undelivered_events(self, last_event: int) -> list[SideEvent]:
         """See `Intake.undelivered_events`."""
-        return self.intake.undelivered_events(last_event)
+        return self.intake.undelivered_events(last_event) if self.intake.size else []
 
     def read_by_all(self, last_seq: int) -> int:
         """See `Hub.read_by_all`."""
@@ -378,9 +380,10 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         intake.close(epoch)
         if feed is not None:
             feed.cancel()
-        with self._lock:
-            let_go, self.let_go = self.let_go, nothing
-        let_go()
+        if self.let_go is not nothing:
+            with self._lock:
+                let_go, self.let_go = self.let_go, nothing
+            let_go()
         is_ours = False
         try:
             with self._journaling.turn() as is_free:
@@ -389,12 +392,14 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
-                    if is_free:  # else this thread would hang in the journal too
+                    if (
+                        is_free and self.journal is not None
+                    ):  # if it is not free, this thread would hang in the journal too
                         for event in (*log.last_events, log.terminal):
                             self._journaling.write_surely(event)
         finally:
             if is_ours:
-                self.context = contextvars.Context()  # it may refer to a request, or to this very stream
+                self.context = _NO_CONTEXT  # it may refer to a request, or to this very stream
                 self.announce_end()
         return is_ours
 

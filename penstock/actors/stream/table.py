@@ -76,13 +76,13 @@ class StreamTable:
             self._tokens += record.log.tokens
             self._models.add_ended(record, terminal)
             self._note_end(record)
-            match terminal:
-                case StreamCompleted():
-                    self.completed += 1
-                case StreamFailed():
-                    self.failed += 1
-                case _:
-                    self.cancelled += 1
+            kind = terminal.__class__
+            if kind is StreamCompleted:
+                self.completed += 1
+            elif kind is StreamFailed:
+                self.failed += 1
+            else:
+                self.cancelled += 1
 
     def totals(self) -> Totals:
         """The totals. A stream that has its terminal event is counted as ended, once."""

@@ -16,6 +16,9 @@ from penstock.events import (
     ReasoningBlockClosed,
     ServerToolCall,
     ServerToolResult,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
     TokenEvent,
     TokenLogprob,
     ToolApprovalRequested,
@@ -32,6 +35,7 @@ __all__ = ["cost_of", "text_weight", "weight_of"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
+_TERMINAL: Final = frozenset({StreamCompleted, StreamFailed, StreamCancelled})
 _LOGPROB_COST: Final = 100  # bytes of a token with its probability, or of an alternative
 
 
@@ -61,6 +65,8 @@ def weight_of(value: Any, weigh: Callable[[str], int] = text_weight) -> int:
 
 def cost_of(event: Event, weigh: Callable[[str], int] = text_weight) -> int:
     """About how many bytes of memory an event takes; ``weigh`` is for the long texts in it."""
+    if event.__class__ in _TERMINAL:
+        return _EVENT_COST
     match event:
         case TokenEvent(text=text, tokens=tokens):
             return _EVENT_COST + 2 * len(text) + _TOKEN_COST * len(tokens)

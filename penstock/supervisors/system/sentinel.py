@@ -54,22 +54,24 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
         if feed is not None and not feed.started:
             feed.abandon()
     for record in records:
-        if record.ref is None or record.is_over:
+        ref = record.ref
+        if ref is None or record.is_over:
             continue
         if record.feeder is not None and record.ending is None and record.runtime.is_alive(record.feeder):
             reply = record.over  # the older stream that feeds it is ending; its remaining tokens still come
             fed.append(record)
         elif (record.feed is not None or record.kind is not None) and record.ending is None:
-            reply = _cut_off(record.ref)
+            reply = _cut_off(ref)
         else:
-            reply = record.ref.ask(StopStream(), block=False)
+            reply = ref.ask(StopStream(), block=False)
         if not _is_answered(reply, min(_PATIENCE, left())):
             slow.append(reply)
     for reply in slow:
         _is_answered(reply, left())  # if not, the stream is ended with its supervisor
     for record in fed:
-        if record.ref is not None and not record.is_over:
-            _is_answered(_cut_off(record.ref), _PATIENCE)
+        ref = record.ref
+        if ref is not None and not record.is_over:
+            _is_answered(_cut_off(ref), _PATIENCE)
 
 
 def _cut_off(ref: ProcessRef) -> Reply:

@@ -20,7 +20,7 @@ from pykka import ActorRegistry
 from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr, ProxySetAttr
 
-from penstock.actors.runtime import inspect
+from penstock.actors.runtime import dead_process, inspect
 from penstock.actors.runtime import process as module
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.clock import SystemClock, TimerThread
@@ -1273,3 +1273,43 @@ def test_an_attribute_of_an_attribute_is_set_through_a_proxys_message() -> None:
         ref = simulation.runtime.spawn(Box)
         ref.ask(ProxySetAttr(attr_path=("inner", "value"), value=2))
         assert ref.ask(ProxyGetAttr(attr_path=("inner", "value"))) == 2
+
+
+def test_an_answered_call_that_ends_its_process_is_not_given_a_second_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def noted(process: str, reason: object) -> ProcessDead:
+        made.append(reason)
+        return ProcessDead(process, reason)
+
+    monkeypatch.setattr(dead_process, "ProcessDead", noted)
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(AnswersAndStops)
+        assert ref.ask("end") == "done"
+        assert not ref.is_alive()
+    assert made == []
+
+
+class AnswersAndStops(StateMachine):
+    def init(self) -> str:
+        return "only"
+
+    def only(self, event: Any) -> Stop:
+        return Stop("normal", answer(event.reply_to, "done"))
+
+
+def test_links_stay_in_the_order_in_which_they_were_made_whichever_is_removed() -> None:
+    with Simulation() as simulation:
+        runtime = simulation.runtime
+        one, *others = (runtime.spawn(Runner) for _ in range(5))
+        first, second, third, fourth = others
+        for other in (first, second, first, third):
+            runtime.link(one, other)
+        assert runtime.links_of(one) == (first, second, third)
+        runtime.unlink(one, first)
+        runtime.link(one, fourth)
+        runtime.link(one, first)
+        assert runtime.links_of(one) == (second, third, fourth, first)
+        runtime.unlink(one, third)
+        assert runtime.links_of(one) == (second, fourth, first)
+        assert (runtime.links_of(third), runtime.links_of(first)) == ((), (one,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
@@ -410,3 +411,37 @@ def test_a_retried_call_that_still_waits_when_the_machine_ends_is_answered(simul
         with pytest.raises(ProcessDead) as caught:
             call.get(timeout=0)
         assert caught.value.reason == "over"
+
+
+class WithStatesOfOthers(StateMachine):
+    """Its states are no methods of its own: one is a static method, one another object's, one is made at the start."""
+
+    def init(self, other: Plain, made: Callable[[Any], Any]) -> str:
+        self.others = other.only
+        self.made = made
+        return "static"
+
+    @staticmethod
+    def static(event: Any) -> Any:
+        return Next(event.message)
+
+
+def test_a_state_may_be_anything_that_can_be_called(simulation: Simulation) -> None:
+    heard: list[str] = []
+
+    def made(event: Any) -> Any:
+        heard.append(f"made: {event.message}")
+        return Next(event.message)
+
+    other = process_of(simulation.spawn(Plain, lambda machine, event: heard.append(f"other: {event.message}")))
+    ref = simulation.spawn(WithStatesOfOthers, other, made)
+    for word in ("made", "others", "last"):
+        ref.tell(word)
+    simulation.settle()
+    assert heard == ["made: others", "other: last"]
+
+
+@pytest.mark.parametrize("cls", [Plain, Valued])
+def test_a_machine_makes_no_circle_with_its_state(simulation: Simulation, cls: type[StateMachine]) -> None:
+    machine = process_of(simulation.spawn(cls, lambda machine, event: None))
+    assert machine not in gc.get_referents(machine._handler)
