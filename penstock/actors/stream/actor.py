@@ -187,9 +187,7 @@ class TokenStream(DirectEmitter):
             self._hub.announce()
             return None
         match event:
-            case Call(
-                message=StopStream(ending=wanted)
-            ):  # the first to be looked for: the others are rare, or no haste
+            case Call(message=StopStream(ending=wanted)):  # first, as it is in haste
                 return self._stop_stream(event, wanted)
             case NamedTimeout() | StateTimeout() | Internal():
                 return None  # meant for a state that has been left since
