@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from penstock.actors.runtime.dispatcher import clear_frames_later
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
 from penstock.actors.stream.hub import are_prompt
@@ -73,7 +74,8 @@ class Delivery:
             try:
                 appended = record.append(event, self._epoch)
             except Exception as error:
-                self.problem = error
+                self.problem = error  # which may become the cause of the error that ends the stream
+                clear_frames_later(error)
                 appended = False
         if not appended:  # the journal failed, the stream has ended, or another actor has taken over
             intake.restore(batch)
