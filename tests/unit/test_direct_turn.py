@@ -680,6 +680,20 @@ def test_the_code_of_a_subscriber_that_comes_during_the_turn_runs_in_the_actors(
     assert woken == [3]
 
 
+def test_a_slow_subscriber_that_comes_during_the_turn_holds_the_stream_after_the_same_event(
+    simulation: Simulation,
+) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=20)
+    late = StreamReader(scene.record.hub, scene.cursor(1), lambda: None)
+    assert late.is_prompt is False
+    scene.subscribe(Joining(scene, lambda: scene.record.hub.add(late)))
+    assert scene.offer(*"abcdefgh") is True
+    assert (scene.logged, scene.record.is_held) == (["ab", "cd"], True)
+    while late.take():
+        simulation.settle()
+    assert scene.logged == ["ab", "cd", "ef", "gh"]
+
+
 def test_a_crash_while_a_batch_is_emitted_loses_nothing(simulation: Simulation) -> None:
     scene = Scene(simulation, batch_size=2, max_buffer_size=20)
     scene.subscribe(Broken(scene, 2))

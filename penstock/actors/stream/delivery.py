@@ -109,12 +109,11 @@ class Delivery:
 
     def _announce_directly(self) -> bool:
         present = self._hub.subscriptions
-        if not are_prompt(present):
-            present = tuple(one for one in present if one.is_prompt)
-            if not self._has_called:
-                self._has_called = True
-                self._intake.inbox.put(JOINED)
-        return self._hub.announce(present)
+        all_prompt = are_prompt(present)
+        if not all_prompt and not self._has_called:
+            self._has_called = True
+            self._intake.inbox.put(JOINED)
+        return self._hub.announce(present, prompt_only=not all_prompt)
 
     def _number(self, event: SideEvent, seq: int) -> SideEvent:
         log = self._log

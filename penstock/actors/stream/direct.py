@@ -202,14 +202,14 @@ class DirectEmitter(Emitter):
         before the event was in it.
         """
         hub = self._hub
-        present = told = hub.subscriptions
-        if present is not subscriptions and not are_prompt(present):
-            told = tuple(one for one in present if one.is_prompt)
+        present = hub.subscriptions
+        all_prompt = present is subscriptions or are_prompt(present)
+        if not all_prompt:
             self.actor_inbox.put(JOINED)
-        if hub.announce(told):
+        if hub.announce(present, prompt_only=not all_prompt):
             self._stream.counters.held += 1
             return False
-        return told is present
+        return all_prompt
 
     def _is_ordinary(self, subscriptions: tuple[Subscription, ...]) -> bool:
         if not self._passes or self._attention or self._trace is not None or self._state != "idle":
