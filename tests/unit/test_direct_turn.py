@@ -571,6 +571,28 @@ def test_a_read_that_is_longer_than_the_buffer_is_taken_in_turns(simulation: Sim
     assert scene.call.builder.outcome().text == ("abcdefghi" if keeps_text else "")
 
 
+@pytest.mark.parametrize("brings", ["offer", "deltas"])
+@pytest.mark.parametrize(
+    ("overflow", "kept"), [("drop_oldest", "fghi"), ("drop_newest", "abcd"), ("error", "abcd"), ("block", "abcd")]
+)
+def test_no_token_is_dropped_that_the_thread_can_emit(
+    simulation: Simulation, overflow: str, kept: str, brings: str
+) -> None:
+    def bring(scene: Scene) -> object:
+        return scene.offer(*text) if brings == "offer" else scene.attempt.deltas([TextDelta(token) for token in text])
+
+    text = "abcdefghi"
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4, overflow=overflow)
+    assert bring(scene) is True
+    assert (scene.logged, scene.buffered) == (["ab", "cd", "ef", "gh"], ["i"])
+    assert scene.record.statistics().tokens_dropped == 0
+    if overflow.startswith("drop") or brings == "offer":  # else it would wait
+        paused = Scene(simulation, batch_size=2, max_buffer_size=4, overflow=overflow)
+        paused.actor.ask(Pause())
+        assert bring(paused) is (True if overflow.startswith("drop") else None)
+        assert "".join(paused.buffered) == kept
+
+
 def test_the_reader_thread_takes_the_turns_too(simulation: Simulation) -> None:
     scene = Scene(simulation, batch_size=2, max_buffer_size=4)
     assert scene.attempt.deltas([TextDelta(text) for text in "abcdefghi"]) is True
