@@ -281,6 +281,22 @@ def test_a_subscriber_whose_code_may_block_is_woken_by_the_actor(
     assert scene.logged == ["a"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_many_subscribers_are_told_by_the_actor(simulation: Simulation, batch_size: int) -> None:
+    scene = Scene(simulation, batch_size=batch_size)
+    many = [Watching(scene, is_prompt=True) for _ in range(65)]
+    for one in many:
+        scene.record.hub.add(one)
+    scene.offer(*"ab")
+    assert (scene.logged, scene.buffered) == ([], ["a", "b"])
+    simulation.settle()
+    assert "".join(scene.logged) == "ab"
+    assert [one.seen[-1] for one in many] == [scene.record.log.last_seq] * 65
+    many[0].unsubscribe()
+    scene.offer(*"cd")
+    assert "".join(scene.logged) == "abcd"
+
+
 class Listening(pykka.ThreadingActor):
     """An actor of Pykka's own."""
 
