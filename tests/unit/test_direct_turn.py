@@ -762,6 +762,79 @@ def test_a_turn_that_cannot_be_begun_is_left_to_the_actor(
     assert scene.logged == ["ab"]
 
 
+def another_actor(scene: Scene) -> None:
+    scene.simulation.runtime.exit(scene.actor, KILL)
+    scene.actor = scene.start()
+
+
+def paused_for_a_moment(scene: Scene) -> None:
+    scene.actor.ask(Pause())
+    scene.simulation.advance(1)
+    scene.actor.ask(Resume())
+
+
+def other_options(scene: Scene) -> None:
+    scene.actor.ask(SetOptions({"batch_size": 3}))
+
+
+def flushed(scene: Scene) -> None:
+    scene.actor.ask(Flush())
+
+
+def a_message_that_waits(scene: Scene) -> None:
+    scene.actor.ask(Pause(), block=False)
+    scene.actor.ask(Resume(), block=False)
+
+
+@pytest.mark.parametrize("brings", ["offer", "deltas"])
+@pytest.mark.parametrize("turn", [0, 1, 2])
+@pytest.mark.parametrize(
+    "happens", [another_actor, paused_for_a_moment, other_options, flushed, a_message_that_waits, lambda scene: None]
+)
+def test_what_happens_between_the_push_and_its_turn_leaves_no_token_in_the_buffer(
+    simulation: Simulation,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Scene], None],
+    turn: int,
+    brings: str,
+) -> None:
+    def borrow(self: Mailbox) -> bool:
+        if self is scene.actor.actor_inbox:
+            turns.append(self)
+            if len(turns) == turn + 1:
+                happens(scene)
+                return really_borrow(scene.actor.actor_inbox) if self is scene.actor.actor_inbox else False
+        return really_borrow(self)
+
+    really_borrow = Mailbox.borrow
+    scene, turns = Scene(simulation, batch_size=2, max_buffer_size=8, keeps_text=True), list[Mailbox]()
+    monkeypatch.setattr(Mailbox, "borrow", borrow)
+    for text in ("abc", "defg", "h"):  # with a buffer that has room for what one turn leaves, so that `deltas` returns
+        if brings == "offer":
+            assert scene.offer(*text) is True
+        else:
+            assert scene.attempt.deltas([TextDelta(token) for token in text]) is True
+    simulation.advance(1)
+    assert len(turns) > turn
+    assert ("".join(scene.logged), scene.buffered) == ("abcdefgh", [])
+    assert scene.call.builder.outcome().text == "abcdefgh"
+
+
+def test_a_thread_that_finds_the_actor_at_work_is_told_when_there_is_room(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4)
+    inbox = scene.actor.actor_inbox
+    scene.offer("a")
+    assert inbox.borrow()  # as the worker that runs the actor
+    assert scene.offer(*"bcdefg") is None
+    assert (scene.logged, scene.buffered, scene.rooms) == ([], list("abcd"), 0)
+    inbox.leave()
+    simulation.settle()
+    assert (scene.logged, scene.rooms) == (["ab", "cd"], 1)
+    assert scene.offer() is True
+    simulation.advance(1)
+    assert (scene.logged, scene.buffered) == (["ab", "cd", "ef", "g"], [])
+
+
 def test_a_killed_actor_emits_no_batch(simulation: Simulation) -> None:
     scene = Scene(simulation, batch_size=2)
     simulation.runtime.exit(scene.actor, KILL)

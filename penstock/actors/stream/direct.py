@@ -5,9 +5,9 @@ takes the turn only if the mailbox is empty: pause, flush, cancel and every othe
 after it. What it raises is a crash of the actor.
 
 It is for the ordinary case: there is no rate limit, no adaptive rhythm and no journal, there are not many subscribers,
-none of them is slow, and none runs code of the application when it is woken. Where no token waits for a batch and nothing is buffered, the tokens go
-into the log without a way through the intake (`deliver`); else into the intake, and the thread emits the batches that
-are full (`push`). In any other case the actor is woken.
+none of them is slow, and none runs code of the application when it is woken. Where no token waits for a batch and
+nothing is buffered, the tokens go into the log without a way through the intake (`deliver`); else into the intake, and
+the thread emits the batches that are full (`push`). In any other case the actor is woken.
 """
 
 from __future__ import annotations
