@@ -293,3 +293,43 @@ def test_when_something_of_the_users_raises_nothing_of_the_stream_waits_for_the_
         for _ in range(2):
             fails(system, provider.url)
         nothing_is_left(system, before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("reader", ["loop", "threads"])
+@pytest.mark.usefixtures("no_collector")
+def test_nor_does_it_when_a_stream_crashes_in_the_thread_that_reads(
+    reader: Literal["loop", "threads"], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("delivery", "direct"):
+        monkeypatch.setattr(f"penstock.actors.stream.{module}.TokenEvent", None)
+    settings = penstock.Settings(runtime=penstock.RuntimeOptions(reader=reader))
+    options = OPTIONS.replace(batch_size=batch_size)
+    with LoopbackProvider(SCRIPT) as provider, penstock.System(settings) as system:
+        before = alive()
+        for _ in range(2):
+            stream = system.chat("whole", "Hello", provider="loopback", base_url=provider.base_url, options=options)
+            see_it_fail(stream, penstock.StreamCrashed)
+            del stream
+        nothing_is_left(system, before)
+
+
+class FullDisk:
+    """A journal that takes nothing."""
+
+    def append(self, event: penstock.Event) -> None:
+        raise OSError("full")
+
+
+@pytest.mark.parametrize("auto_restart", [False, True])
+@pytest.mark.usefixtures("no_collector")
+def test_nor_does_it_when_its_journal_fails(auto_restart: bool) -> None:
+    options = OPTIONS.replace(max_errors=1, auto_restart=auto_restart)
+    with penstock.System() as system:
+        before = alive()
+        for _ in range(2):
+            stream = system.open_stream(options=options, journal=FullDisk())
+            stream.process_token("One")
+            see_it_over(stream)
+            del stream
+        nothing_is_left(system, before)

@@ -281,6 +281,22 @@ def test_a_subscriber_whose_code_may_block_is_woken_by_the_actor(
     assert scene.logged == ["a"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_many_subscribers_are_told_by_the_actor(simulation: Simulation, batch_size: int) -> None:
+    scene = Scene(simulation, batch_size=batch_size)
+    many = [Watching(scene, is_prompt=True) for _ in range(65)]
+    for one in many:
+        scene.record.hub.add(one)
+    scene.offer(*"ab")
+    assert (scene.logged, scene.buffered) == ([], ["a", "b"])
+    simulation.settle()
+    assert "".join(scene.logged) == "ab"
+    assert [one.seen[-1] for one in many] == [scene.record.log.last_seq] * 65
+    many[0].unsubscribe()
+    scene.offer(*"cd")
+    assert "".join(scene.logged) == "abcd"
+
+
 class Listening(pykka.ThreadingActor):
     """An actor of Pykka's own."""
 
@@ -571,6 +587,28 @@ def test_a_read_that_is_longer_than_the_buffer_is_taken_in_turns(simulation: Sim
     assert scene.call.builder.outcome().text == ("abcdefghi" if keeps_text else "")
 
 
+@pytest.mark.parametrize("brings", ["offer", "deltas"])
+@pytest.mark.parametrize(
+    ("overflow", "kept"), [("drop_oldest", "fghi"), ("drop_newest", "abcd"), ("error", "abcd"), ("block", "abcd")]
+)
+def test_no_token_is_dropped_that_the_thread_can_emit(
+    simulation: Simulation, overflow: str, kept: str, brings: str
+) -> None:
+    def bring(scene: Scene) -> object:
+        return scene.offer(*text) if brings == "offer" else scene.attempt.deltas([TextDelta(token) for token in text])
+
+    text = "abcdefghi"
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4, overflow=overflow)
+    assert bring(scene) is True
+    assert (scene.logged, scene.buffered) == (["ab", "cd", "ef", "gh"], ["i"])
+    assert scene.record.statistics().tokens_dropped == 0
+    if overflow.startswith("drop") or brings == "offer":  # else it would wait
+        paused = Scene(simulation, batch_size=2, max_buffer_size=4, overflow=overflow)
+        paused.actor.ask(Pause())
+        assert bring(paused) is (True if overflow.startswith("drop") else None)
+        assert "".join(paused.buffered) == kept
+
+
 def test_the_reader_thread_takes_the_turns_too(simulation: Simulation) -> None:
     scene = Scene(simulation, batch_size=2, max_buffer_size=4)
     assert scene.attempt.deltas([TextDelta(text) for text in "abcdefghi"]) is True
@@ -680,6 +718,20 @@ def test_the_code_of_a_subscriber_that_comes_during_the_turn_runs_in_the_actors(
     assert woken == [3]
 
 
+def test_a_slow_subscriber_that_comes_during_the_turn_holds_the_stream_after_the_same_event(
+    simulation: Simulation,
+) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=20)
+    late = StreamReader(scene.record.hub, scene.cursor(1), lambda: None)
+    assert late.is_prompt is False
+    scene.subscribe(Joining(scene, lambda: scene.record.hub.add(late)))
+    assert scene.offer(*"abcdefgh") is True
+    assert (scene.logged, scene.record.is_held) == (["ab", "cd"], True)
+    while late.take():
+        simulation.settle()
+    assert scene.logged == ["ab", "cd", "ef", "gh"]
+
+
 def test_a_crash_while_a_batch_is_emitted_loses_nothing(simulation: Simulation) -> None:
     scene = Scene(simulation, batch_size=2, max_buffer_size=20)
     scene.subscribe(Broken(scene, 2))
@@ -708,6 +760,79 @@ def test_a_turn_that_cannot_be_begun_is_left_to_the_actor(
     assert (scene.logged, scene.buffered) == ([], ["a", "b"])
     simulation.settle()
     assert scene.logged == ["ab"]
+
+
+def another_actor(scene: Scene) -> None:
+    scene.simulation.runtime.exit(scene.actor, KILL)
+    scene.actor = scene.start()
+
+
+def paused_for_a_moment(scene: Scene) -> None:
+    scene.actor.ask(Pause())
+    scene.simulation.advance(1)
+    scene.actor.ask(Resume())
+
+
+def other_options(scene: Scene) -> None:
+    scene.actor.ask(SetOptions({"batch_size": 3}))
+
+
+def flushed(scene: Scene) -> None:
+    scene.actor.ask(Flush())
+
+
+def a_message_that_waits(scene: Scene) -> None:
+    scene.actor.ask(Pause(), block=False)
+    scene.actor.ask(Resume(), block=False)
+
+
+@pytest.mark.parametrize("brings", ["offer", "deltas"])
+@pytest.mark.parametrize("turn", [0, 1, 2])
+@pytest.mark.parametrize(
+    "happens", [another_actor, paused_for_a_moment, other_options, flushed, a_message_that_waits, lambda scene: None]
+)
+def test_what_happens_between_the_push_and_its_turn_leaves_no_token_in_the_buffer(
+    simulation: Simulation,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Scene], None],
+    turn: int,
+    brings: str,
+) -> None:
+    def borrow(self: Mailbox) -> bool:
+        if self is scene.actor.actor_inbox:
+            turns.append(self)
+            if len(turns) == turn + 1:
+                happens(scene)
+                return really_borrow(scene.actor.actor_inbox) if self is scene.actor.actor_inbox else False
+        return really_borrow(self)
+
+    really_borrow = Mailbox.borrow
+    scene, turns = Scene(simulation, batch_size=2, max_buffer_size=8, keeps_text=True), list[Mailbox]()
+    monkeypatch.setattr(Mailbox, "borrow", borrow)
+    for text in ("abc", "defg", "h"):  # with a buffer that has room for what one turn leaves, so that `deltas` returns
+        if brings == "offer":
+            assert scene.offer(*text) is True
+        else:
+            assert scene.attempt.deltas([TextDelta(token) for token in text]) is True
+    simulation.advance(1)
+    assert len(turns) > turn
+    assert ("".join(scene.logged), scene.buffered) == ("abcdefgh", [])
+    assert scene.call.builder.outcome().text == "abcdefgh"
+
+
+def test_a_thread_that_finds_the_actor_at_work_is_told_when_there_is_room(simulation: Simulation) -> None:
+    scene = Scene(simulation, batch_size=2, max_buffer_size=4)
+    inbox = scene.actor.actor_inbox
+    scene.offer("a")
+    assert inbox.borrow()  # as the worker that runs the actor
+    assert scene.offer(*"bcdefg") is None
+    assert (scene.logged, scene.buffered, scene.rooms) == ([], list("abcd"), 0)
+    inbox.leave()
+    simulation.settle()
+    assert (scene.logged, scene.rooms) == (["ab", "cd"], 1)
+    assert scene.offer() is True
+    simulation.advance(1)
+    assert (scene.logged, scene.buffered) == (["ab", "cd", "ef", "g"], [])
 
 
 def test_a_killed_actor_emits_no_batch(simulation: Simulation) -> None:

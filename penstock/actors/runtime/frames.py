@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["clear_own_frames"]
+__all__ = ["clear_own_frames", "forget_tracebacks"]
 
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -15,14 +16,34 @@ def clear_own_frames(errors: list[BaseException]) -> None:
 
     These variables have the process and its message, through which the error is reached again: a circle that would wait
     for the garbage collector. Those of foreign code stay, and so does the traceback. Generators and coroutines are left
-    alone: to clear one that is suspended would close it.
+    alone: to clear one that is suspended would close it. The same for the causes and contexts of the errors.
     """
     seen: set[FrameType] = set()
-    while errors:
-        place = errors.pop().__traceback__
+    for error in _with_causes(errors):
+        place = error.__traceback__
         while place is not None:
             _clear(place.tb_frame, seen)
             place = place.tb_next
+
+
+def forget_tracebacks(error: BaseException) -> None:
+    """Take the traceback from an error, its causes and its contexts.
+
+    For one that others will keep, raised in a thread that is not the dispatcher's: its frames keep those that had
+    called them, which may run for long and cannot be cleared then.
+    """
+    for one in _with_causes([error]):
+        one.__traceback__ = None
+
+
+def _with_causes(errors: list[BaseException]) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while errors:
+        error = errors.pop()
+        if id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            errors += (one for one in (error.__cause__, error.__context__) if one is not None)
 
 
 def _clear(frame: FrameType | None, seen: set[FrameType]) -> None:

@@ -27,6 +27,7 @@ from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.dead_process import answer_call_to_dead
 from penstock.actors.runtime.dispatcher import clear_frames_later
+from penstock.actors.runtime.frames import forget_tracebacks
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.reasons import NORMAL, ProcessExit, is_clean
@@ -232,7 +233,8 @@ class Process(pykka.Actor):
     def run_step(self, step: Callable[..., object], *arguments: Any) -> None:
         """Call ``step(*arguments)`` in place of a message. The caller holds the mailbox, which is left afterwards.
 
-        What the step raises ends the process, as if a message had raised it.
+        What the step raises ends the process, as if a message had raised it. The exception loses its traceback once
+        that is in the log: the thread need not be the dispatcher's, and then nothing clears its frames later.
         """
         try:
             step(*arguments)
@@ -243,6 +245,8 @@ class Process(pykka.Actor):
         finally:
             if self._attention:
                 self._look_back()
+            if self._failure is not None:
+                forget_tracebacks(self._failure)
             self.actor_inbox.leave()
 
     def _attend(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from penstock.actors.runtime.dispatcher import clear_frames_later
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
 from penstock.actors.stream.hub import are_prompt
@@ -73,7 +74,8 @@ class Delivery:
             try:
                 appended = record.append(event, self._epoch)
             except Exception as error:
-                self.problem = error
+                self.problem = error  # which may become the cause of the error that ends the stream
+                clear_frames_later(error)
                 appended = False
         if not appended:  # the journal failed, the stream has ended, or another actor has taken over
             intake.restore(batch)
@@ -107,12 +109,11 @@ class Delivery:
 
     def _announce_directly(self) -> bool:
         present = self._hub.subscriptions
-        if not are_prompt(present):
-            present = tuple(one for one in present if one.is_prompt)
-            if not self._has_called:
-                self._has_called = True
-                self._intake.inbox.put(JOINED)
-        return self._hub.announce(present)
+        all_prompt = are_prompt(present)
+        if not all_prompt and not self._has_called:
+            self._has_called = True
+            self._intake.inbox.put(JOINED)
+        return self._hub.announce(present, prompt_only=not all_prompt)
 
     def _number(self, event: SideEvent, seq: int) -> SideEvent:
         log = self._log

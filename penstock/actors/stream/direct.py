@@ -4,10 +4,10 @@ It is a turn of the actor all the same. The thread holds the actor's mailbox, so
 takes the turn only if the mailbox is empty: pause, flush, cancel and every other message have their place before it or
 after it. What it raises is a crash of the actor.
 
-It is for the ordinary case: there is no rate limit, no adaptive rhythm and no journal, no subscriber is slow, and none
-runs code of the application when it is woken. Where no token waits for a batch and nothing is buffered, the tokens go
-into the log without a way through the intake (`deliver`); else into the intake, and the thread emits the batches that
-are full (`push`). In any other case the actor is woken.
+It is for the ordinary case: there is no rate limit, no adaptive rhythm and no journal, there are not many subscribers,
+none of them is slow, and none runs code of the application when it is woken. Where no token waits for a batch and
+nothing is buffered, the tokens go into the log without a way through the intake (`deliver`); else into the intake, and
+the thread emits the batches that are full (`push`). In any other case the actor is woken.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from penstock.events import TokenEvent, TokenKind
 __all__ = ["DirectEmitter", "Source", "deliver", "emit_due", "push"]
 
 _EVENTS_A_TURN: Final = 64  # as many as the actor emits in a turn
+_MOST_SUBSCRIBERS: Final = 64  # to wake more of them for each event of a read would hold up the loop's other streams
 _PLAIN: Final = ("idle", "buffering", "streaming")  # states in which the stream does not wait for something else
 
 
@@ -141,7 +142,7 @@ class DirectEmitter(Emitter):
             return
         if self._stream.journal is not None or self._bucket is not None or self._rhythm is not None:
             return
-        if not self._hub.held and are_prompt(self._hub.subscriptions):
+        if not self._hub.held and _may_be_told(self._hub.subscriptions):
             had_turn.append(True)
             self._delivery.begin_direct_turn()
             try:
@@ -202,19 +203,24 @@ class DirectEmitter(Emitter):
         before the event was in it.
         """
         hub = self._hub
-        present = told = hub.subscriptions
-        if present is not subscriptions and not are_prompt(present):
-            told = tuple(one for one in present if one.is_prompt)
+        present = hub.subscriptions
+        all_prompt = present is subscriptions or are_prompt(present)
+        if not all_prompt:
             self.actor_inbox.put(JOINED)
-        if hub.announce(told):
+        if hub.announce(present, prompt_only=not all_prompt):
             self._stream.counters.held += 1
             return False
-        return told is present
+        return all_prompt
 
     def _is_ordinary(self, subscriptions: tuple[Subscription, ...]) -> bool:
         if not self._passes or self._attention or self._trace is not None or self._state != "idle":
             return False
-        return self._ending is None and not self._hub.held and are_prompt(subscriptions)
+        return self._ending is None and not self._hub.held and _may_be_told(subscriptions)
+
+
+def _may_be_told(subscriptions: tuple[Subscription, ...]) -> bool:
+    """Whether a thread that brings tokens may wake all of them."""
+    return len(subscriptions) <= _MOST_SUBSCRIBERS and are_prompt(subscriptions)
 
 
 def _batch(tokens: Sequence[tuple[str, TokenKind]], first: int, most: int) -> tuple[tuple[str, ...], TokenKind]:

@@ -164,14 +164,16 @@ class Hub:
                 least = min(least, max(subscription.seq, last_seq - subscription.window))
         return least
 
-    def announce(self, subscriptions: tuple[Subscription, ...] | None = None) -> bool:
+    def announce(self, subscriptions: tuple[Subscription, ...] | None = None, *, prompt_only: bool = False) -> bool:
         """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one.
 
         ``subscriptions``: only these, of those that there are now. One that is added from now on wakes itself.
+        ``prompt_only``: do not wake those that are not `Subscription.is_prompt`, but wait for them all the same.
         """
         slow = False
         for subscription in self.subscriptions if subscriptions is None else subscriptions:
-            subscription.wake()
+            if not prompt_only or subscription.is_prompt:
+                subscription.wake()
             slow = slow or subscription.is_holding
         if not slow:
             return False

@@ -239,11 +239,11 @@ class Intake:
     def push_some(self, tokens: Sequence[tuple[str, TokenKind]], first: int) -> int:
         """Take tokens from index ``first`` on, as many as there is room for; returns the index of the first one left.
 
-        It takes none once the stream has ended. It does not wake the stream: the caller asks `is_due` once it holds no
-        lock.
+        It takes none once the stream has ended, and no ``overflow`` drops one: the stream may emit first. It does not
+        wake the stream: the caller asks `is_due` once it holds no lock.
         """
         with self._lock:
-            return first if self.closed else self._fill(tokens, first)
+            return first if self.closed else self._fill_room(tokens, first)
 
     def is_due(self) -> bool:
         """Whether the stream has something to do; the caller sees to it that it does, or calls `wake`."""
@@ -336,16 +336,20 @@ class Intake:
 
     def _fill(self, tokens: Sequence[tuple[str, TokenKind]], done: int) -> int:
         """Take tokens from index ``done`` on, under the lock; returns the index of the first one left."""
-        buffer, overflow = self.buffer, self._options.overflow
+        done, overflow = self._fill_room(tokens, done), self._options.overflow
+        if done < len(tokens) and (overflow == "drop_oldest" or overflow == "drop_newest"):
+            for text, kind in tokens[done:]:
+                self.accepted += self.buffer.force(text, kind, overflow)
+            done = len(tokens)
+        return done
+
+    def _fill_room(self, tokens: Sequence[tuple[str, TokenKind]], done: int) -> int:
+        """The same, but drop none: take only as many as there is room for."""
+        buffer = self.buffer
         if self._options.max_buffer_size is None and buffer.size + len(tokens) - done > buffer.max_size:
             self._lift_bound()
-        if overflow == "drop_oldest" or overflow == "drop_newest":
-            for text, kind in tokens[done:]:
-                self.accepted += buffer.force(text, kind, overflow)
-            done = len(tokens)
-        else:
-            first, done = done, buffer.offer_all(tokens, done)
-            self.accepted += done - first
+        first, done = done, buffer.offer_all(tokens, done)
+        self.accepted += done - first
         return done
 
     @property

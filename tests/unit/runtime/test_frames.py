@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, clear_frames_later
-from penstock.actors.runtime.frames import clear_own_frames
+from penstock.actors.runtime.frames import clear_own_frames, forget_tracebacks
 from penstock.actors.runtime.mailbox import Mailbox
 
 
@@ -79,6 +79,33 @@ def test_those_of_a_caller_that_is_not_in_the_traceback_are_forgotten_too() -> N
     assert "value" in frame.f_locals
     clear_own_frames([error])
     assert "value" not in frame.f_locals
+
+
+def with_causes() -> tuple[BaseException, BaseException, BaseException]:
+    """An error, its cause and the cause's context. The last one's context is the first: a circle."""
+    errors = caught("a"), caught("b"), caught("c")
+    first, second, third = errors
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    first.__cause__, second.__context__, third.__context__ = second, third, first
+    return first, second, third
+
+
+def test_those_of_causes_and_contexts_are_forgotten_too() -> None:
+    errors = with_causes()
+    clear_own_frames([errors[0]])
+    for error in errors:
+        assert locals_of(error.__traceback__) == [("caught", []), ("ours", []), ("foreign", ["value"])]
+        error.__context__ = None
+
+
+def test_tracebacks_are_forgotten_with_those_of_causes_and_contexts() -> None:
+    errors = with_causes()
+    forget_tracebacks(errors[0])
+    for error in errors:
+        assert error.__traceback__ is None
+        error.__context__ = None
 
 
 def test_a_frame_that_still_runs_keeps_its_variables() -> None:

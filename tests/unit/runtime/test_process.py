@@ -1066,6 +1066,32 @@ def test_a_step_that_another_thread_takes_in_a_processs_place_ends_it_like_a_mes
                 waiting[0].get(timeout=0)
 
 
+@pytest.mark.parametrize("ends_badly", [False, True])
+def test_an_exception_of_such_a_step_keeps_no_frame_of_the_thread(ends_badly: bool) -> None:
+    class Ends(Runner):
+        def terminate(self, reason: object) -> None:
+            assert isinstance(reason, BaseException)
+            traced.append(reason.__traceback__ is not None)
+            if ends_badly:
+                raise OSError from None
+
+    def step() -> None:
+        raise LookupError
+
+    traced: list[bool] = []
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Ends)
+        process: Any = ref._actor_weakref()
+        assert ref.actor_inbox.borrow()
+        process.run_step(step)
+        error = simulation.runtime.exit_reason(ref)
+        assert type(error) is (OSError if ends_badly else LookupError)
+        while error is not None:
+            assert error.__traceback__ is None
+            error = error.__context__
+        assert traced == [True]
+
+
 def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
     with Simulation() as simulation:
         plain = simulation.runtime.spawn(Runner)
