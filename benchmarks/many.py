@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.probe import Meter, ProbeError, Result, measure, memory_kb
 from benchmarks.provider import serving
-from benchmarks.tables import Row, Samples, Table
+from benchmarks.tables import Aim, Row, Samples, Table
 from penstock import StreamOptions, System
 from penstock.adapters.http.loop_reader import LoopReader
 from penstock.adapters.http.threads import HttpReader
@@ -33,9 +33,29 @@ __all__ = ["Control", "delivered", "run", "stream_reading"]
 
 _RATE: Final = 20
 _MESSAGES: Final = [{"role": "user", "content": "Hello"}]
-_OPENING_S: Final = 60.0
+_OPENING_S: Final = 120.0
 _STEP: Final = 20
 """Connections that have an event at the same time, in step: about what 500 paced streams have in a millisecond."""
+_FIELDS: Final = (
+    ("delivered", "tokens/s", "rate"),
+    ("CPU a token", "µs", "cpu_us"),
+    ("lateness p50", "ms", "p50_ms"),
+    ("lateness p99", "ms", "p99_ms"),
+    ("threads", "count", "threads"),
+    ("memory a call", "KB", "stream_kb"),
+)
+_AIMS: Final[dict[tuple[int, int], dict[str, Aim]]] = {
+    (500, 20): {"p99_ms": Aim("at most", 5)},
+    (1000, 20): {"rate": Aim("at least", 19_900), "p99_ms": Aim("at most", 20), "cpu_us": Aim("at most", 25)},
+    (3000, 10): {"rate": Aim("at least", 29_850)},
+    (10_000, 2): {
+        "rate": Aim("at least", 19_900),
+        "threads": Aim("at most", 30),
+        "stream_kb": Aim("at most", 45),
+    },
+    (3000, 30): {"rate": Aim("at least", 40_000)},
+}
+"""What is aimed at, by the number of calls and the events a second on each."""
 _FIRST_S: Final = 10.0  # for a first token, if none comes in the time of the measurement
 
 
@@ -108,7 +128,7 @@ class Control:
         """Wait until so many requests have come.
 
         Raises:
-            ProbeError: they have not within a minute.
+            ProbeError: they have not within two minutes.
         """
         deadline = time.monotonic() + _OPENING_S
         while True:
@@ -126,10 +146,10 @@ class Control:
         self._sock.close()
 
 
-def _measured(control: Control, tally: Tally, streams: int, seconds: float, pace: str) -> Result:
+def _measured(control: Control, tally: Tally, streams: int, seconds: float, pace: str, rate: int = _RATE) -> Result:
     gc.collect()
     if pace == "paced":
-        return _paced(control, tally, seconds)
+        return _paced(control, tally, seconds, rate)
     step = min(_STEP, streams)
     deadline = time.monotonic() + seconds / 4
     _in_step(control, tally, step, deadline)
@@ -151,8 +171,8 @@ def _in_step(control: Control, tally: Tally, step: int, deadline: float) -> None
             raise ProbeError("a step of the provider did not arrive")
 
 
-def _paced(control: Control, tally: Tally, seconds: float) -> Result:
-    control.say(f"PACE {_RATE}")
+def _paced(control: Control, tally: Tally, seconds: float, rate: int) -> Result:
+    control.say(f"PACE {rate}")
     time.sleep(seconds / 4)
     tally.late, before = [], tally.tokens
     with Meter() as meter:
@@ -201,8 +221,11 @@ def stream_reading(url: str, streams: int, seconds: float, pace: str, reader: st
     return result
 
 
-def delivered(url: str, streams: int, seconds: float, pace: str, reader: ReaderKind) -> Result:
-    """Measure ``system.chat`` with batches of one token, up to a subscribed function."""
+def delivered(url: str, streams: int, seconds: float, pace: str, reader: ReaderKind, rate: int = _RATE) -> Result:
+    """Measure ``system.chat`` with batches of one token, up to a subscribed function.
+
+    ``rate``: events a second on each connection, where it is paced.
+    """
     tally = Tally()
     runtime = RuntimeOptions(reader=reader, reader_threads=_threads_for(streams), call_timeout=60)
     options = StreamOptions(rate_limit=None, batch_size=1)
@@ -218,7 +241,7 @@ def delivered(url: str, streams: int, seconds: float, pace: str, reader: ReaderK
                 "many", _MESSAGES, provider="openai", base_url=url, api_key="benchmark", options=options
             ).subscribe(count)
         control.wait_for(streams)
-        result = _measured(control, tally, streams, seconds, pace)
+        result = _measured(control, tally, streams, seconds, pace, rate)
         result["threads"] = threading.active_count()
         result["stream_kb"] = (psutil.Process().memory_info().rss / 1024 - before) / streams
     return result
@@ -239,7 +262,26 @@ def run(rounds: int, quick: bool) -> list[Table]:
             for pace in ("in step", "paced"):
                 _add_rows(table, load, streams, pace, rounds, seconds)
         tables.append(table)
-    return tables
+    return [*tables, _thousands(1 if quick else min(rounds, 2), seconds, ((20, 20),) if quick else tuple(_AIMS))]
+
+
+def _thousands(rounds: int, seconds: float, loads: Sequence[tuple[int, int]]) -> Table:
+    """What one process carries, by the loop alone."""
+    table = Table(
+        "Thousands of calls in one process",
+        "Chat completions over loopback HTTP, one event a chunk, each connection at the pace that is named; the"
+        " provider is a process of one thread on the same machine, and takes the other core. Delivered to a function"
+        " with batches of one token, read by the loop. The last load is more than a core can deliver one by one.",
+    )
+    for streams, rate in loads:
+        with serving({}, "benchmarks.many_provider") as url:
+            arguments = {"streams": streams, "seconds": seconds, "pace": "paced", "reader": "loop", "rate": rate}
+            found = [measure(delivered, timeout=300.0, url=url, **arguments) for _ in range(rounds)]
+        for what, unit, field in _FIELDS:
+            aim = _AIMS.get((streams, rate), {}).get(field)
+            name = f"{streams:,} calls, {rate} events/s each: {what}"
+            table.rows.append(Row(name, unit, Samples.of(found, field), aim))
+    return table
 
 
 def _add_rows(table: Table, load: Callable[..., Result], streams: int, pace: str, rounds: int, seconds: float) -> None:

@@ -233,6 +233,13 @@ def test_many_calls_at_once_are_measured(reader: Any, pace: str) -> None:
             assert ("p99_ms" in result) is (pace == "paced")
 
 
+def test_what_one_process_carries_is_measured() -> None:
+    table = many._thousands(1, SECONDS, ((5, 40),))
+    assert [row.what.partition(": ")[0] for row in table.rows] == ["5 calls, 40 events/s each"] * len(many._FIELDS)
+    assert all(row.ours.median > 0 for row in table.rows if "memory" not in row.what)
+    assert {field for aims in many._AIMS.values() for field in aims} <= {field for _, _, field in many._FIELDS}
+
+
 def _measure_peer(load: Callable[..., dict[str, float]], **arguments: Any) -> dict[str, float]:
     """Measure in a process of its own if the peer is imported, which takes a while and leaves a lot."""
     return load(**arguments) if arguments["client"] == "bare" else probe.measure(load, **arguments)
