@@ -76,7 +76,7 @@ class Mutation:
         self.results: list[tuple[Trial, bool]] = []
         for job in range(jobs):
             copy = folder / str(job)
-            for part in ("penstock", "tests"):
+            for part in ("penstock", "tests", "docs"):
                 shutil.copytree(_ROOT / part, copy / part, ignore=_NO_CACHES)
             for part in ("pyproject.toml", "README.md"):
                 shutil.copy(_ROOT / part, copy)
