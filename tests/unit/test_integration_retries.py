@@ -56,6 +56,7 @@ class Desk:
             tries=1,
             attempts=4,
             started=False,
+            overlap=None,
             retry_budget=None,
             candidate=SimpleNamespace(gate=None),
             ref=integration._actor_ref,

@@ -7,6 +7,9 @@ call of the provider's own tools or its result, a closed piece of reasoning, ano
 the attempt is no longer simply retried (``on_interrupt``). What is said *about* the answer does not begin it: raw
 events, the starts of blocks, citations, probabilities, blocks for the next request, metadata, usage. Such events are
 held until the answer begins (`Held`); an attempt that fails before takes them with it, unless it was the last one.
+
+An answer that another process has begun comes again from its beginning, and the stream gets what its log does not have
+(`Overlap`). Everything else about it, from its length to its calls, is noted as if it came for the first time.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
     BlockDelta,
     BlockStart,
+    CanReplay,
     CitationDelta,
     Clock,
     Decoder,
@@ -81,6 +85,10 @@ class Attempt:
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
+        self.is_other = False  # it is not the answer that the log has the beginning of
+        self._overlap = None if call.overlap is None else call.overlap.copy()
+        self._is_found = False  # it is the answer that was asked for, by its name
+        self._keeps_name = _may_be_taken_up(record, call)
         self.may_block = not (is_own(call.candidate.provider) and is_own(record.options.tokenizer))
         self._record = record
         self._call = call
@@ -112,8 +120,12 @@ class Attempt:
         if builder.provider is not None:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
+        if self._overlap is None and self._call.kept_as is not None:
+            self._call.kept_as = None
+            record.keep(answer=None)  # the log does not go on with that one
+        stored = 0 if self._overlap is None else self._overlap.text_length
         extras, part = builder.extras, intake.next_part
-        extras.text_before, extras.part = record.said_text(), part
+        extras.text_before, extras.part = record.said_text() - stored, part
         extras.round, extras.tool_ids = self._call.round, record.server_tool_ids
         builder.blocks_before = sum(len(outcome.valid_reasoning_blocks()) for outcome in record.rounds)
         if part != intake.part or intake.phase is not None:
@@ -149,11 +161,24 @@ class Attempt:
         """Whether the reader has ended, and everything it decoded is in the stream's buffer."""
         return self.has_ended and not (self._has_lost or self._rest or self._cutting)
 
-    def push_completed_calls(self) -> None:
-        """Push the events that complete the answer's function calls. Call it after `abandon`."""
+    def push_completed_calls(self) -> bool:
+        """Push the events that complete the answer's function calls. Call it after `abandon`.
+
+        Returns False, and pushes nothing, if the answer is not the one that the log has the beginning of.
+        """
         held = self._builder.held.take_events()  # of an answer without a delta
-        for event in (*held, *self._builder.complete()):
-            self._record.intake.push_event(event)
+        events: list[_Item] | None = [*held, *self._builder.complete()]
+        if (overlap := self._overlap) is not None:
+            with self.lock:
+                events = self._skip(events or [])
+                if events is None or not overlap.is_passed:
+                    self._note_other()
+                    return False
+                self._overlap = self._call.overlap = None
+        for event in events or ():
+            if event.__class__ is not PartStart:  # no token follows
+                self._record.intake.push_event(event)
+        return True
 
     # --- the reader's thread -------------------------------------------------------------------------------------
 
@@ -204,7 +229,7 @@ class Attempt:
 
     def _read_text(self, deltas: Sequence[Delta]) -> list[_Item] | None:
         """The same as `_read` where that is quick: all is text, and nothing before it matters. None: it is not."""
-        if not self.has_progressed or self.is_reasoning or self.has_held_finish:
+        if not self.has_progressed or self.is_reasoning or self.has_held_finish or self._overlap is not None:
             return None
         items, size = [], 0
         for delta in deltas:
@@ -267,7 +292,47 @@ class Attempt:
         if builder.size + builder.tally.total > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
+        if self._overlap is not None:
+            with self.lock:  # so that after `abandon` it is certain whether all that the log has has come again
+                return None if self.is_void else self._skip(items)
         return None if self.is_void else items
+
+    def _skip(self, items: list[_Item]) -> list[_Item] | None:
+        """Leave out what the log has; None if this is another answer. Call it with the lock held."""
+        overlap = self._overlap
+        assert overlap is not None
+        is_known = overlap.is_empty or self._is_found or not items
+        rest = overlap.skip(items) if is_known and not self.is_other else None
+        if rest is None:
+            self._note_other()
+            return None
+        if overlap.is_passed and (items or self.has_progressed):
+            self._overlap = self._call.overlap = None
+        if any(item.__class__ is not tuple for item in rest):
+            self._has_events = self._is_in_order = True
+        return rest
+
+    def _note_other(self) -> None:
+        self.is_other = True
+        self.error = self.error or ProtocolError("the provider does not send the answer again that the log begins with")
+
+    def _note_name(self, metadata: Mapping[str, Any]) -> None:
+        """Let the log say under which name the provider keeps the answer, before it has anything of it."""
+        provider, call = self._candidate.provider, self._call
+        name = provider.kept_as(metadata) if isinstance(provider, CanReplay) else None
+        if name is None:
+            return
+        with self.lock:
+            if self.is_void:
+                return
+            if name == call.kept_as:
+                self._is_found = True
+            elif self._overlap is not None and not self._overlap.is_empty:
+                self.is_other = True
+            else:
+                call.kept_as = name
+                who, model = call.asked
+                self._record.keep(answer={"provider": who, "model": model, "name": name})
 
     def _count(self, items: list[_Item]) -> None:
         """Count the tokens among the items of one read."""
@@ -321,6 +386,8 @@ class Attempt:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
+                elif delta.__class__ is MetadataDelta and self._keeps_name:
+                    self._note_name(delta.values)
                 events = self._builder.note(delta)
                 if events:
                     items += events
@@ -475,3 +542,9 @@ class Attempt:
     def _send(self, news: Any) -> None:
         if not self.is_void:
             self._inbox.put(Cast(news))
+
+
+def _may_be_taken_up(record: StreamRecord, call: CallRecord) -> bool:
+    """Whether another process may go on with the answer that comes now, if the provider keeps it."""
+    head = record.head
+    return call.options.on_interrupt == "resume" and record.stored is not None and head is not None and bool(head.redo)

@@ -21,6 +21,7 @@ import msgspec
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.gate import Admitted, Refused, Wait
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.overlap import Overlap
 from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.reply import Reply
@@ -53,6 +54,7 @@ from penstock.errors import (
     ProviderBusy,
     ProviderError,
     ProviderTimeout,
+    describe_reason,
 )
 from penstock.ports import CanResume
 
@@ -341,6 +343,8 @@ class Integration(StateMachine):
         call.note_failure(error)
         if final:
             return self._give_up(error)
+        if call.overlap is not None:
+            return self._not_taken_up(error, attempt, call.overlap)
         delay = self._retry_after(error, attempt)
         if delay is not None:
             return self._retry(error, attempt, delay)
@@ -359,7 +363,7 @@ class Integration(StateMachine):
             return None
         if not error.retryable or call.tries > options.max_retries:
             return None
-        if call.started:
+        if call.started and call.overlap is None:
             if options.on_interrupt == "fail":
                 return None
             if options.on_interrupt == "resume" and not self._may_resume(attempt):
@@ -379,10 +383,30 @@ class Integration(StateMachine):
             return None
         return delay
 
-    def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
+    def _not_taken_up(self, error: PenstockError, attempt: Attempt | None, overlap: Overlap) -> Transition:
+        """What the log has of the answer has not come again: ask for it once more, or for a new one behind a reset."""
+        call = self._call
+        is_other = attempt is not None and attempt.is_other
+        delay = None if is_other else self._retry_after(error, attempt)
+        if delay is not None:
+            self._log_retry(error, delay)
+            return self._wait_to_retry(delay)
+        is_refused_here = attempt is None or isinstance(error, (ProviderBusy, CircuitOpen))
+        if is_refused_here and not overlap.is_empty:
+            return self._give_up(error)  # a new request would be refused too, and what the log has would be void
+        get_logger(stream_id=self._stream.stream_id).warning("answer_not_taken_up", error=describe_reason(error))
+        call.begin_anew()
+        if overlap.is_empty and not call.started:
+            return self._begin_attempt()
+        return self._start_over(error, 0.0)
+
+    def _log_retry(self, error: PenstockError, delay: float) -> None:
         get_logger(stream_id=self._stream.stream_id).info(
             "retry", error=type(error).__name__, attempt=self._call.attempts, delay_s=round(delay, 3)
         )
+
+    def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
+        self._log_retry(error, delay)
         if self._call.started and self._options.on_interrupt == "restart":
             return self._start_over(error, delay)
         if self._call.started and attempt is not None and not attempt.has_ended:
@@ -460,7 +484,8 @@ class Integration(StateMachine):
         attempt.abandon()
         if self._call.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
-        attempt.push_completed_calls()
+        if not attempt.push_completed_calls():
+            return self._failed(attempt.error or IncompleteStream("the answer is another one"), attempt)
         self._call.leave(None)
         return self._conclude(None)
 
