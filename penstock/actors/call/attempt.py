@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from penstock.actors.call.cutting import Cutting, cut_with
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.call.record import CallRecord
+from penstock.actors.call.taking_up import TakesUp
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.buffer import PartStart
@@ -28,12 +29,11 @@ from penstock.actors.stream.direct import deliver, emit_due, push
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.config.own_code import is_own
-from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
+from penstock.errors import PenstockError, ProtocolError, StreamClosed
 from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
     BlockDelta,
     BlockStart,
-    CanReplay,
     CitationDelta,
     Clock,
     Decoder,
@@ -66,7 +66,7 @@ _PLACED: Final = (CitationDelta, BlockDelta)
 """Deltas for which it matters how much text came before them. They do not begin an answer."""
 
 
-class Attempt:
+class Attempt(TakesUp):
     """One attempt at a request. Implements `OfferSink` and `Source`, whose methods run in the reader's thread.
 
     Taking deltas and abandoning the attempt exclude each other: if the call has not ``started`` after `abandon`, the
@@ -74,6 +74,7 @@ class Attempt:
     """
 
     def __init__(self, record: StreamRecord, call: CallRecord, number: int, inbox: Mailbox, clock: Clock) -> None:
+        super().__init__(record, call)
         self.number = number
         self.job: ReaderJob | None = None
         self.last_progress = self._began = clock.monotonic()
@@ -82,24 +83,13 @@ class Attempt:
         self.is_reasoning = False  # the model reasons, and may be silent for long
         self.has_held_finish = False  # the last thing that came has a finish reason that does not count
         self._held_at = _NOT_HELD  # how many items of this read that are progress came before it
-        self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
-        self.is_other = False  # it is not the answer that the log has the beginning of
-        self._overlap = None if call.overlap is None else call.overlap.copy()
-        self._is_found = False  # it is the answer that was asked for, by its name
-        self._keeps_name = _may_be_taken_up(record, call)
         self.may_block = not (is_own(call.candidate.provider) and is_own(record.options.tokenizer))
-        self._record = record
-        self._call = call
-        self._candidate = call.candidate
         self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
         self._silent = 0  # how many items of this read are no progress
-        self.has_progressed = False
-        self.is_void = False
-        self.lock = threading.Lock()  # guards the two fields above, and the call's `started`
         self._rest: list[_Item] = []  # items that wait for room
         self._pushed = 0  # how many of them have been pushed; they are removed when that is half of them
         self._has_events = False  # there are events among the items to push
@@ -120,12 +110,8 @@ class Attempt:
         if builder.provider is not None:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
-        if self._overlap is None and self._call.kept_as is not None:
-            self._call.kept_as = None
-            record.keep(answer=None)  # the log does not go on with that one
-        stored = 0 if self._overlap is None else self._overlap.text_length
         extras, part = builder.extras, intake.next_part
-        extras.text_before, extras.part = record.said_text() - stored, part
+        extras.text_before, extras.part = record.said_text() - self._begin_name(), part
         extras.round, extras.tool_ids = self._call.round, record.server_tool_ids
         builder.blocks_before = sum(len(outcome.valid_reasoning_blocks()) for outcome in record.rounds)
         if part != intake.part or intake.phase is not None:
@@ -167,18 +153,11 @@ class Attempt:
         Returns False, and pushes nothing, if the answer is not the one that the log has the beginning of.
         """
         held = self._builder.held.take_events()  # of an answer without a delta
-        events: list[_Item] | None = [*held, *self._builder.complete()]
-        if (overlap := self._overlap) is not None:
-            with self.lock:
-                events = self._skip(events or [])
-                if events is None or not overlap.is_passed:
-                    self._note_other()
-                    return False
-                self._overlap = self._call.overlap = None
+        events = self._left_of([*held, *self._builder.complete()], is_end=True)
         for event in events or ():
             if event.__class__ is not PartStart:  # no token follows
                 self._record.intake.push_event(event)
-        return True
+        return events is not None
 
     # --- the reader's thread -------------------------------------------------------------------------------------
 
@@ -293,46 +272,10 @@ class Attempt:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
         if self._overlap is not None:
-            with self.lock:  # so that after `abandon` it is certain whether all that the log has has come again
-                return None if self.is_void else self._skip(items)
+            if left := self._left_of(items):
+                self._has_events = self._is_in_order = True  # the start of a part may be among them
+            return left
         return None if self.is_void else items
-
-    def _skip(self, items: list[_Item]) -> list[_Item] | None:
-        """Leave out what the log has; None if this is another answer. Call it with the lock held."""
-        overlap = self._overlap
-        assert overlap is not None
-        is_known = overlap.is_empty or self._is_found or not items
-        rest = overlap.skip(items) if is_known and not self.is_other else None
-        if rest is None:
-            self._note_other()
-            return None
-        if overlap.is_passed and (items or self.has_progressed):
-            self._overlap = self._call.overlap = None
-        if any(item.__class__ is not tuple for item in rest):
-            self._has_events = self._is_in_order = True
-        return rest
-
-    def _note_other(self) -> None:
-        self.is_other = True
-        self.error = self.error or ProtocolError("the provider does not send the answer again that the log begins with")
-
-    def _note_name(self, metadata: Mapping[str, Any]) -> None:
-        """Let the log say under which name the provider keeps the answer, before it has anything of it."""
-        provider, call = self._candidate.provider, self._call
-        name = provider.kept_as(metadata) if isinstance(provider, CanReplay) else None
-        if name is None:
-            return
-        with self.lock:
-            if self.is_void:
-                return
-            if name == call.kept_as:
-                self._is_found = True
-            elif self._overlap is not None and not self._overlap.is_empty:
-                self.is_other = True
-            else:
-                call.kept_as = name
-                who, model = call.asked
-                self._record.keep(answer={"provider": who, "model": model, "name": name})
 
     def _count(self, items: list[_Item]) -> None:
         """Count the tokens among the items of one read."""
@@ -542,9 +485,3 @@ class Attempt:
     def _send(self, news: Any) -> None:
         if not self.is_void:
             self._inbox.put(Cast(news))
-
-
-def _may_be_taken_up(record: StreamRecord, call: CallRecord) -> bool:
-    """Whether another process may go on with the answer that comes now, if the provider keeps it."""
-    head = record.head
-    return call.options.on_interrupt == "resume" and record.stored is not None and head is not None and bool(head.redo)

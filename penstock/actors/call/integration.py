@@ -54,7 +54,6 @@ from penstock.errors import (
     ProviderBusy,
     ProviderError,
     ProviderTimeout,
-    describe_reason,
 )
 from penstock.ports import CanResume
 
@@ -386,27 +385,20 @@ class Integration(StateMachine):
     def _not_taken_up(self, error: PenstockError, attempt: Attempt | None, overlap: Overlap) -> Transition:
         """What the log has of the answer has not come again: ask for it once more, or for a new one behind a reset."""
         call = self._call
-        is_other = attempt is not None and attempt.is_other
-        delay = None if is_other else self._retry_after(error, attempt)
+        delay = None if attempt is not None and attempt.is_other else self._retry_after(error, attempt)
         if delay is not None:
-            self._log_retry(error, delay)
+            _log_retry(self._stream, self._call, error, delay)
             return self._wait_to_retry(delay)
-        is_refused_here = attempt is None or isinstance(error, (ProviderBusy, CircuitOpen))
-        if is_refused_here and not overlap.is_empty:
+        if (attempt is None or isinstance(error, (ProviderBusy, CircuitOpen))) and not overlap.is_empty:
             return self._give_up(error)  # a new request would be refused too, and what the log has would be void
-        get_logger(stream_id=self._stream.stream_id).warning("answer_not_taken_up", error=describe_reason(error))
+        get_logger(stream_id=self._stream.stream_id).warning("answer_not_taken_up", error=type(error).__name__)
         call.begin_anew()
         if overlap.is_empty and not call.started:
             return self._begin_attempt()
         return self._start_over(error, 0.0)
 
-    def _log_retry(self, error: PenstockError, delay: float) -> None:
-        get_logger(stream_id=self._stream.stream_id).info(
-            "retry", error=type(error).__name__, attempt=self._call.attempts, delay_s=round(delay, 3)
-        )
-
     def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
-        self._log_retry(error, delay)
+        _log_retry(self._stream, self._call, error, delay)
         if self._call.started and self._options.on_interrupt == "restart":
             return self._start_over(error, delay)
         if self._call.started and attempt is not None and not attempt.has_ended:
@@ -515,3 +507,9 @@ class Integration(StateMachine):
         self._call.state = state
         if self._stream.options.debug:
             get_logger(stream_id=self._stream.stream_id, actor=self.label).debug("integration", state=state)
+
+
+def _log_retry(stream: StreamRecord, call: CallRecord, error: PenstockError, delay: float) -> None:
+    get_logger(stream_id=stream.stream_id).info(
+        "retry", error=type(error).__name__, attempt=call.attempts, delay_s=round(delay, 3)
+    )

@@ -37,14 +37,14 @@ _ABOUT_THE_STREAM: Final = get_args(NoticeEvent)
 _NO_METADATA: Final = FrozenDict()
 
 
-class _Run(NamedTuple):
+class _Piece(NamedTuple):
     """Text that may have been cut anywhere: of one kind and part of the answer, or of one call's arguments."""
 
     place: tuple[Any, ...]
     text: str
 
 
-_Piece: TypeAlias = _Run | SideEvent
+_Stored: TypeAlias = _Piece | SideEvent
 
 
 class Overlap:
@@ -56,7 +56,7 @@ class Overlap:
 
     __slots__ = ("_at", "_offset", "_pieces", "_start")
 
-    def __init__(self, pieces: Sequence[_Piece]) -> None:
+    def __init__(self, pieces: Sequence[_Stored]) -> None:
         self._pieces = tuple(pieces)
         self._at = 0  # the piece that is to come next
         self._offset = 0  # characters of it that have come
@@ -87,7 +87,7 @@ class Overlap:
                 is_whole = False
         if not is_whole:
             return None
-        return cls([_Run(run[0], "".join(run[1])) if isinstance(run, tuple) else run for run in runs])
+        return cls([_Piece(run[0], "".join(run[1])) if isinstance(run, tuple) else run for run in runs])
 
     def copy(self) -> Overlap:
         """The same, of which nothing has come again."""
@@ -106,7 +106,7 @@ class Overlap:
     @property
     def text_length(self) -> int:
         """How many characters of the kind ``"text"`` the log has of the answer."""
-        return sum(len(piece.text) for piece in self._pieces if isinstance(piece, _Run) and piece.place[0] == "text")
+        return sum(len(piece.text) for piece in self._pieces if isinstance(piece, _Piece) and piece.place[0] == "text")
 
     def skip(self, items: Sequence[_Item]) -> list[_Item] | None:
         """Leave out what the log has; returns the rest of the items, or None if they are not what the log has."""
@@ -138,7 +138,7 @@ class Overlap:
             rest = self._match_text((item.index,), item.text)
             return rest is not None, msgspec.structs.replace(item, text=rest) if rest else None
         piece = self._pieces[self._at]
-        if isinstance(piece, _Run) or piece != decode_value(encode_value(_plain(item))):  # as the log gives it back
+        if isinstance(piece, _Piece) or piece != decode_value(encode_value(_plain(item))):  # as the log gives it back
             return False, None
         self._at += 1
         return True, None
@@ -146,7 +146,7 @@ class Overlap:
     def _match_text(self, place: tuple[Any, ...], text: str) -> str | None:
         """What of a text is left behind the end of the log; None if it differs."""
         piece = self._pieces[self._at]
-        if not isinstance(piece, _Run) or piece.place != place:
+        if not isinstance(piece, _Piece) or piece.place != place:
             return None
         count = min(len(text), len(piece.text) - self._offset)
         if not piece.text.startswith(text[:count], self._offset):
