@@ -42,10 +42,7 @@ class TakesUp:
         self._candidate = call.candidate
         self._overlap = None if call.overlap is None else call.overlap.copy()
         self._is_found = False  # it has the name by which it was asked for
-        head = record.head
-        self._keeps_name = (
-            call.options.on_interrupt == "resume" and record.stored is not None and head is not None and bool(head.redo)
-        )
+        self._keeps_name = call.options.on_interrupt == "resume" and _may_be_taken_up(record)
 
     def _begin_name(self) -> int:
         """Have the log name no answer that this one takes the place of; returns how much text of this one it has."""
@@ -95,3 +92,8 @@ class TakesUp:
             if overlap.is_passed and (items or self.has_progressed or is_end):
                 self._overlap = self._call.overlap = None
             return rest
+
+
+def _may_be_taken_up(record: StreamRecord) -> bool:
+    """Whether another process can go on with a stream."""
+    return record.stored is not None and record.head is not None and record.head.redo is not None
