@@ -25,7 +25,7 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.options import StreamOptions
 from penstock.config.settings import Settings
 from penstock.events import Event, StreamCompleted, StreamFailed, StreamReset, TokenEvent, ToolCallDelta
-from penstock.events.codec import encode_events, encode_value
+from penstock.events.codec import decode_value, encode_events, encode_value
 from penstock.ports import EMPTY, Append, EntryId, LogFrame, OwnerMark, Request
 from penstock.testing import eventually
 
@@ -122,11 +122,12 @@ class Past:
     def ask(system: penstock.System, provider: LoopbackProvider, **how: Any) -> penstock.Stream:
         options = how.pop("request_options", RESUME)
         stream = how.pop("options", EAGER)
-        return system.respond(
+        ask = how.pop("ask", system.respond)
+        return ask(
             "m",
             "Hello",
             stream_id="s",
-            provider="openai",
+            provider=how.pop("by", "openai"),
             base_url=provider.base_url,
             on_orphan="continue",
             options=stream,
@@ -265,7 +266,7 @@ def test_another_answer_than_that_in_the_log_is_not_spliced(
         changes: dict[str, dict[str, Any]] = {
             "text": {"text": WORDS.replace("word3", "wort3")},
             "shorter": {"text": "word0 word1 "},
-            "kind": {"text": WORDS, "reasoning": "word0 "},
+            "kind": {"text": "Well.", "reasoning": WORDS},
         }
         if which == "name":
             return answer, msgspec.structs.replace(context, number=context.number + 7)
@@ -347,11 +348,23 @@ def test_the_log_names_the_answer_that_it_has_and_no_other(tmp_path: Path) -> No
         assert said(found) == said(past.events)
         assert kept_requests(provider)[0].path.endswith(name)
         assert first < second
-    backup = Asked([silent, silent])
-    with LoopbackProvider(Script(backup, models={"other": [Answer("Of the other.")]})) as provider:
-        fallback = RESUME.replace(fallback=("openai/other",), max_retries=0)
-        past = Past(tmp_path / "second.db", provider, request_options=fallback)
-        assert past.head.facts["answer"]["model"] == "other"
+
+
+def test_an_answer_that_is_not_kept_takes_the_name_of_the_one_before_it_out_of_the_log(tmp_path: Path) -> None:
+    first = Asked(Answer(WORDS, faults=(TruncateAfter(0),)))
+    with LoopbackProvider(Script(first, models={"other": Answer("Not kept.")})) as provider:
+        settings = Settings.load(providers={"ollama": {"base_url": provider.url}})
+        options = RESUME.replace(fallback=("ollama/other",), max_retries=0)
+        with penstock.System(settings, journal=SqliteJournal(tmp_path / "a.db")) as system:
+            asked = Past.ask(system, provider, ask=system.chat, by="openai-responses", request_options=options)
+            assert asked.result(10).text == "Not kept."
+        with SqliteJournal(tmp_path / "a.db") as store:
+            entries = store.read("s")
+        notes = [
+            decode_value(entry.data) for entry in entries if isinstance(entry, OwnerMark) and entry.reason == "note"
+        ]
+        assert notes
+        assert read_log("s", entries).head.facts["answer"] is None
 
 
 def test_an_answer_of_a_fallback_is_asked_for_at_the_fallback(tmp_path: Path) -> None:
