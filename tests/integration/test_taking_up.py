@@ -122,7 +122,7 @@ class Past:
     def ask(system: penstock.System, provider: LoopbackProvider, **how: Any) -> penstock.Stream:
         options = how.pop("request_options", RESUME)
         stream = how.pop("options", EAGER)
-        ask = how.pop("ask", system.respond)
+        ask: Callable[..., penstock.Stream] = how.pop("ask", system.respond)
         return ask(
             "m",
             "Hello",
