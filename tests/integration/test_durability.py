@@ -341,7 +341,7 @@ def test_an_answer_that_the_provider_keeps_goes_on_where_the_log_ends(tmp_path: 
     script = Script([Answer("".join(words), tokens_per_second=200), Answer("A new answer.")])
     with LoopbackProvider(script) as provider:
         chat = {"id": "c", "model": "m", "provider": "openai", "base_url": provider.base_url, "on_interrupt": "resume"}
-        plan = {"path": str(path), "durability": durability, "streams": 0, "pause": 0.05}
+        plan = {"path": str(path), "durability": durability, "streams": 0, "pause": 0.05, "tokens": 200}
         seen = seen_in(run({**plan, "chats": [{**chat, "responses": True}]}, 60))["c"]
         again = seen_in(run({**plan, "read": ["c"]}, 120))["c"]
         with system_on(path, durability=durability) as system:
