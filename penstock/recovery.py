@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.agent.keeping import keep_interrupted
+from penstock.actors.call.overlap import Overlap
 from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.heads import PastLog, StreamHead, read_log
 from penstock.actors.stream.keeping import revive
@@ -267,13 +268,14 @@ def _calls(past: PastLog) -> tuple[ToolCall, ...]:
 
 
 def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: PastLog) -> bool:
-    """Ask the provider again, after a `StreamReset`; returns False if that cannot be done."""
+    """Go on with the answer, or ask for a new one after a `StreamReset`; returns False if neither can be done."""
     redo = past.head.redo
     if redo is None or claim.is_cancelled:
         return False
     stream_id = claim.request.log
     try:
         feed = _feed(services, redo)
+        goes_on = _take_up(feed, past)
     except (
         PenstockError,
         LookupError,
@@ -291,7 +293,8 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)
         record.restart_in = "paused" if past.head.is_paused else "idle"
-        _reset(record, past)
+        if not goes_on:
+            _reset(record, past)
         return record
 
     services.opener.open(make, services.call_timeout, services.check_running)
@@ -310,6 +313,15 @@ def _feed(services: Services, redo: Mapping[str, Any]) -> CallRecord:
         query=redo["query"],
     )
     return services.call(found, call, options, responses=responses)
+
+
+def _take_up(feed: CallRecord, past: PastLog) -> bool:
+    """Let a call go on with the answer that the former process has begun, if the provider keeps that."""
+    kept = past.head.facts.get("answer")
+    if feed.options.on_interrupt != "resume" or not isinstance(kept, Mapping):
+        return False
+    overlap = Overlap.of(past.events)
+    return overlap is not None and feed.take_up((kept["provider"], kept["model"]), kept["name"], overlap)
 
 
 def _reset(record: StreamRecord, past: PastLog) -> None:

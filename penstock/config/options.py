@@ -178,7 +178,9 @@ class RequestOptions(Options):
         on_interrupt: what happens when the request fails after the first delta. ``"fail"``: the stream fails;
             ``"restart"``: a `StreamReset` is sent and the request starts again; ``"resume"``: the answer continues
             where it broke off. Only OpenAI's Responses API can resume (the request then runs in background mode); a
-            stream of another provider fails.
+            stream of another provider fails. It also says what becomes of a stored stream when its process ends, or its
+            node (docs/durability.md): it fails; it begins again behind a `StreamReset`; or the answer goes on where the
+            log ends, and begins again only if that cannot be made certain.
         fallback: models to ask in turn when the one before has finally failed: before the first delta, or later with
             ``on_interrupt="restart"``. Each is ``"provider/model"``, or the name of a model of the same provider.
         finish_grace: how long to wait for usage after the model has finished, if no end marker comes, 0 … 60 s.

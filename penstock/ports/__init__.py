@@ -50,6 +50,7 @@ from penstock.ports.logs import (
 )
 from penstock.ports.provider import (
     CanListModels,
+    CanReplay,
     CanResume,
     ChatCall,
     Decoder,
@@ -85,6 +86,7 @@ __all__ = [
     "BlockDelta",
     "BlockStart",
     "CanListModels",
+    "CanReplay",
     "CanResume",
     "ChatCall",
     "ChoiceDelta",

@@ -15,6 +15,7 @@ from penstock.ports.deltas import Delta
 
 __all__ = [
     "CanListModels",
+    "CanReplay",
     "CanResume",
     "ChatCall",
     "Decoder",
@@ -164,6 +165,21 @@ class CanResume(Protocol):
         """Build the request for what follows the deltas of ``decoder``, and the decoder for its response.
 
         Returns None if this answer cannot be resumed.
+        """
+
+
+@runtime_checkable
+class CanReplay(Protocol):
+    """A provider that keeps answers, and sends one again from its beginning, also while it is still being written."""
+
+    def kept_as(self, metadata: Mapping[str, Any]) -> str | None:
+        """Read from a `MetadataDelta` under which name the provider keeps the answer; None if it does not say."""
+
+    def replay(self, name: str) -> ProviderRequest:
+        """Build the request for a kept answer, from its first event on. Its decoder is that of `Provider.decoder`.
+
+        Raises:
+            OptionError: as for `Provider.request`.
         """
 
 

@@ -69,6 +69,26 @@ def test_a_killed_nodes_streams_go_on_at_another_and_a_drained_one_hands_over(tm
             assert [node["name"] for node in view["nodes"] if node["is_alive"]] == ["b"]
 
 
+def test_a_killed_nodes_answer_goes_on_at_another_if_the_provider_keeps_it(tmp_path: Path, engine: Server) -> None:
+    with LoopbackProvider(Script([SLOW, Answer("A new answer.")])) as provider:
+        how = provider_of(provider)
+        with (
+            node_process(tmp_path, engine.url, "b", **how) as second,
+            node_process(tmp_path, engine.url, "a", **how) as first,
+        ):
+            opened = first.post("/v1/streams", {**asked("s", "resume"), "provider": "openai-responses"})
+            assert opened.status_code == 201, opened.text
+            eventually(lambda: second.last_seq("s") > 3, 20)
+            with ThreadPoolExecutor(1) as pool:
+                reading = pool.submit(second.get, "/v1/streams/s/events")
+                eventually(lambda: second.get("/v1/streams/s").json()["readers"] == 1)
+                first.send(signal.SIGKILL)
+                events = events_of(reading.result().text)
+            assert "reset" not in [name for _, name, _ in events]
+            assert events[-1][2]["text"] == SLOW.text
+            assert [request.method for request in provider.requests] == ["POST", "GET"]
+
+
 def test_sigterm_hands_over_and_ends_with_code_0(tmp_path: Path, engine: Server) -> None:
     with LoopbackProvider(Script([SLOW, Answer("Elsewhere.")])) as provider:
         how = provider_of(provider)

@@ -64,7 +64,7 @@ def say(*words: object) -> None:
 
 def read(stream: penstock.Stream) -> None:
     """Tell each event that a reader gets."""
-    for event in stream.events(window=100_000):  # none is merged with the next
+    for event in stream.events(after=0, window=100_000):  # none is merged with the next
         text = event.text if isinstance(event, TokenEvent) else f"<{type(event).__name__}>"
         say(stream.stream_id, event.seq, text.strip())
         if isinstance(event, StreamFailed):
@@ -98,6 +98,7 @@ def main(plan: dict[str, Any]) -> None:
                 on_orphan="continue",
             )
         )
+    streams += [system.stream(name) for name in plan.get("read", ())]
     threads = [threading.Thread(target=read, args=(stream,), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.stream.heads import read_log
 from penstock.adapters.journals.sqlite import SqliteJournal
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -330,6 +331,33 @@ def test_a_call_begins_again_behind_a_reset_or_fails_by_on_interrupt(tmp_path: P
         assert marks == ["open", "takeover"]
         assert frames[-1].is_last
         assert not store.held("local")
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+def test_an_answer_that_the_provider_keeps_goes_on_where_the_log_ends(tmp_path: Path, durability: str) -> None:
+    """No reset, no token lost or twice, and nothing of another answer; twice in a row."""
+    path = tmp_path / "a.db"
+    words = [f"word{number} " for number in range(400)]
+    script = Script([Answer("".join(words), tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider:
+        chat = {"id": "c", "model": "m", "provider": "openai", "base_url": provider.base_url, "on_interrupt": "resume"}
+        plan = {"path": str(path), "durability": durability, "streams": 0, "pause": 0.05, "tokens": 200}
+        seen = seen_in(run({**plan, "chats": [{**chat, "responses": True}]}, 60))["c"]
+        again = seen_in(run({**plan, "read": ["c"]}, 120))["c"]
+        with system_on(path, durability=durability) as system:
+            assert system.stream("c").result(30).text == "".join(words)
+        with SqliteJournal(path) as store:
+            events = list(read_log("c", store.read("c")).events)
+        methods = [request.method for request in provider.requests]
+    check_log(events)
+    assert methods == ["POST", "GET", "GET"]
+    assert not any(isinstance(event, StreamReset) for event in events)
+    assert "".join(event.text for event in events if isinstance(event, TokenEvent)) == "".join(words)
+    assert min(len(seen), len(again)) > 5
+    if durability == "sync":
+        kept = texts(events)
+        assert seen == kept[: len(seen)]
+        assert again == kept[: len(again)]
 
 
 def test_a_request_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.actors.call.hedging import Hedging
 from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.overlap import Overlap
 from penstock.actors.call.record import CallRecord, Candidate, Conductor, Resumed
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.outcome import Outcome
@@ -238,6 +239,30 @@ def test_a_provider_that_cannot_resume_is_asked_anew() -> None:
     call = record()
     call.decoder = object()
     assert not call.prepare_to_resume()
+
+
+def test_a_kept_answer_is_asked_for_until_all_that_the_log_has_has_come_or_it_is_given_up() -> None:
+    class Keeping(ScriptedProvider):
+        def kept_as(self, metadata: Mapping[str, Any]) -> str | None:
+            return None
+
+        def replay(self, name: str) -> ProviderRequest:
+            return ProviderRequest(url=f"http://kept/{name}", body=b"", method="GET")
+
+    first, second = candidate(), candidate(provider=Keeping(["unused"]), account="mine")
+    asked, overlap = ("mine", second.call.model), Overlap([])
+    assert not record(first).take_up(asked, "a", overlap), "no candidate has that name"
+    assert not record(first, second).take_up((first.provider.name, first.call.model), "a", overlap), "it keeps none"
+    call = record(first, second)
+    assert call.take_up(asked, "a", overlap)
+    assert (call.candidate, call.kept_as, call.overlap) == (second, "a", overlap)
+    for _ in range(2):
+        builder = call.builder
+        assert call.begin_attempt()[1].url == "http://kept/a"
+        assert call.builder is not builder
+    call.begin_anew()
+    assert (call.candidate, call.tries, call.overlap) == (first, 0, None)
+    assert call.begin_attempt() == (first.provider, first.request)
 
 
 @pytest.mark.parametrize("has_conductor", [True, False])

@@ -56,6 +56,7 @@ class Desk:
             tries=1,
             attempts=4,
             started=False,
+            overlap=None,
             retry_budget=None,
             candidate=SimpleNamespace(gate=None),
             ref=integration._actor_ref,
@@ -292,6 +293,46 @@ def test_the_answer_to_the_request_for_a_reset_comes_as_a_message(has_actor: boo
             message.message.reply.get(timeout=0)
 
 
+# --- an answer that another process has begun -------------------------------------------------------------------------
+
+EMPTY, SOME = SimpleNamespace(is_empty=True), SimpleNamespace(is_empty=False)
+CAME: Any = SimpleNamespace(is_other=False)
+OTHER: Any = SimpleNamespace(is_other=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "tries", "overlap", "started", "wanted"),
+    [
+        (BROKEN, CAME, 1, SOME, True, "wait"),
+        (BROKEN, CAME, 4, SOME, True, "_start_over"),
+        (BROKEN, CAME, 4, EMPTY, False, "_begin_attempt"),
+        (BROKEN, CAME, 4, EMPTY, True, "_start_over"),
+        (BROKEN, OTHER, 1, SOME, True, "_start_over"),
+        (ApiError(404, "gone"), CAME, 1, SOME, False, "_start_over"),
+        (ApiError(404, "gone"), CAME, 1, EMPTY, False, "_begin_attempt"),
+        (ProviderBusy("mine", "full"), None, 0, SOME, False, "_give_up"),
+        (ProviderBusy("mine", "full"), CAME, 1, SOME, False, "_give_up"),
+        (CircuitOpen("mine", 5.0), None, 0, SOME, False, "_give_up"),
+        (CircuitOpen("mine", 5.0), None, 0, EMPTY, False, "_begin_attempt"),
+        (IncompleteStream("crashed"), None, 1, SOME, True, "wait"),
+    ],
+)
+def test_what_the_log_has_is_asked_for_again_or_voided_or_kept_by_a_stream_that_fails(
+    error: Any, attempt: Any, tries: int, overlap: Any, started: bool, wanted: str
+) -> None:
+    desk = Desk(on_interrupt="resume")
+    vars(desk.call).update(overlap=overlap, started=started, tries=tries, has_fallback=False)
+    desk.call.begin_anew = lambda: desk.done.append(("begin_anew",))
+    desk.notes("_start_over", "_begin_attempt", "_give_up")
+    result = shown(desk.integration._not_taken_up(error, attempt, overlap))
+    if wanted == "wait":
+        assert result[0] == "retry_wait"
+        assert desk.done == []
+    else:
+        assert result == wanted
+        assert [name for name, *_ in desk.done] == (["_give_up"] if wanted == "_give_up" else ["begin_anew", wanted])
+
+
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
@@ -300,9 +341,12 @@ def test_a_complete_answer_gives_its_place_back_and_ends_the_call_unless_another
     is_replaced: bool,
 ) -> None:
     desk = Desk()
-    attempt: Any = SimpleNamespace(
-        abandon=lambda: desk.done.append(("abandon",)), push_completed_calls=lambda: desk.done.append(("push",))
-    )
+
+    def push() -> bool:
+        desk.done.append(("push",))
+        return True
+
+    attempt: Any = SimpleNamespace(abandon=lambda: desk.done.append(("abandon",)), push_completed_calls=push)
     desk.notes("_conclude")
     if is_replaced:
         desk.call.ref = object()

@@ -368,6 +368,8 @@ class Sender:
             attempts=3,
             attempt=None,
             builder=SimpleNamespace(size=0, keeps_text=False, took=None, provider="scripted"),
+            options=RequestOptions(),
+            overlap=None,
             begin_attempt=lambda: ("provider", "request"),
             take_ticket=self._take,
             reader=SimpleNamespace(start=self._start),
@@ -507,7 +509,7 @@ class Failing(Sender):
         self.attempt = self.integration._attempt = self.call.attempt = SimpleNamespace(abandon=self._abandon)
         self.call.candidate.account = "next"
         vars(self.call).update(
-            has_fallback=False, started=False, note_failure=self.notes.append, fall_back=self._fall_back
+            has_fallback=False, started=False, overlap=None, note_failure=self.notes.append, fall_back=self._fall_back
         )
 
     def _noting(self, name: str) -> Any:

@@ -7,6 +7,9 @@ call of the provider's own tools or its result, a closed piece of reasoning, ano
 the attempt is no longer simply retried (``on_interrupt``). What is said *about* the answer does not begin it: raw
 events, the starts of blocks, citations, probabilities, blocks for the next request, metadata, usage. Such events are
 held until the answer begins (`Held`); an attempt that fails before takes them with it, unless it was the last one.
+
+An answer that another process has begun comes again from its beginning, and the stream gets what its log does not have
+(`Overlap`). Everything else about it, from its length to its calls, is noted as if it came for the first time.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from penstock.actors.call.cutting import Cutting, cut_with
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.call.record import CallRecord
+from penstock.actors.call.taking_up import TakesUp
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.buffer import PartStart
@@ -25,7 +29,7 @@ from penstock.actors.stream.direct import deliver, emit_due, push
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.config.own_code import is_own
-from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
+from penstock.errors import PenstockError, ProtocolError, StreamClosed
 from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
     BlockDelta,
@@ -62,7 +66,7 @@ _PLACED: Final = (CitationDelta, BlockDelta)
 """Deltas for which it matters how much text came before them. They do not begin an answer."""
 
 
-class Attempt:
+class Attempt(TakesUp):
     """One attempt at a request. Implements `OfferSink` and `Source`, whose methods run in the reader's thread.
 
     Taking deltas and abandoning the attempt exclude each other: if the call has not ``started`` after `abandon`, the
@@ -70,6 +74,7 @@ class Attempt:
     """
 
     def __init__(self, record: StreamRecord, call: CallRecord, number: int, inbox: Mailbox, clock: Clock) -> None:
+        super().__init__(record, call)
         self.number = number
         self.job: ReaderJob | None = None
         self.last_progress = self._began = clock.monotonic()
@@ -78,20 +83,13 @@ class Attempt:
         self.is_reasoning = False  # the model reasons, and may be silent for long
         self.has_held_finish = False  # the last thing that came has a finish reason that does not count
         self._held_at = _NOT_HELD  # how many items of this read that are progress came before it
-        self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
         self.may_block = not (is_own(call.candidate.provider) and is_own(record.options.tokenizer))
-        self._record = record
-        self._call = call
-        self._candidate = call.candidate
         self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
         self._silent = 0  # how many items of this read are no progress
-        self.has_progressed = False
-        self.is_void = False
-        self.lock = threading.Lock()  # guards the two fields above, and the call's `started`
         self._rest: list[_Item] = []  # items that wait for room
         self._pushed = 0  # how many of them have been pushed; they are removed when that is half of them
         self._has_events = False  # there are events among the items to push
@@ -113,7 +111,7 @@ class Attempt:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
         extras, part = builder.extras, intake.next_part
-        extras.text_before, extras.part = record.said_text(), part
+        extras.text_before, extras.part = record.said_text() - self._begin_name(), part
         extras.round, extras.tool_ids = self._call.round, record.server_tool_ids
         builder.blocks_before = sum(len(outcome.valid_reasoning_blocks()) for outcome in record.rounds)
         if part != intake.part or intake.phase is not None:
@@ -149,11 +147,17 @@ class Attempt:
         """Whether the reader has ended, and everything it decoded is in the stream's buffer."""
         return self.has_ended and not (self._has_lost or self._rest or self._cutting)
 
-    def push_completed_calls(self) -> None:
-        """Push the events that complete the answer's function calls. Call it after `abandon`."""
+    def push_completed_calls(self) -> bool:
+        """Push the events that complete the answer's function calls. Call it after `abandon`.
+
+        Returns False, and pushes nothing, if the answer is not the one that the log has the beginning of.
+        """
         held = self._builder.held.take_events()  # of an answer without a delta
-        for event in (*held, *self._builder.complete()):
-            self._record.intake.push_event(event)
+        events = self._left_of([*held, *self._builder.complete()], is_end=True)
+        for event in events or ():
+            if event.__class__ is not PartStart:  # no token follows
+                self._record.intake.push_event(event)
+        return events is not None
 
     # --- the reader's thread -------------------------------------------------------------------------------------
 
@@ -204,7 +208,7 @@ class Attempt:
 
     def _read_text(self, deltas: Sequence[Delta]) -> list[_Item] | None:
         """The same as `_read` where that is quick: all is text, and nothing before it matters. None: it is not."""
-        if not self.has_progressed or self.is_reasoning or self.has_held_finish:
+        if not self.has_progressed or self.is_reasoning or self.has_held_finish or self._overlap is not None:
             return None
         items, size = [], 0
         for delta in deltas:
@@ -267,6 +271,10 @@ class Attempt:
         if builder.size + builder.tally.total > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
+        if self._overlap is not None:
+            if left := self._left_of(items):
+                self._has_events = self._is_in_order = True  # the start of a part may be among them
+            return left
         return None if self.is_void else items
 
     def _count(self, items: list[_Item]) -> None:
@@ -321,6 +329,8 @@ class Attempt:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
+                elif delta.__class__ is MetadataDelta and self._keeps_name:
+                    self._note_name(delta.values)
                 events = self._builder.note(delta)
                 if events:
                     items += events

@@ -21,6 +21,7 @@ import msgspec
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.gate import Admitted, Refused, Wait
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.overlap import Overlap
 from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.reply import Reply
@@ -341,6 +342,8 @@ class Integration(StateMachine):
         call.note_failure(error)
         if final:
             return self._give_up(error)
+        if call.overlap is not None:
+            return self._not_taken_up(error, attempt, call.overlap)
         delay = self._retry_after(error, attempt)
         if delay is not None:
             return self._retry(error, attempt, delay)
@@ -359,7 +362,7 @@ class Integration(StateMachine):
             return None
         if not error.retryable or call.tries > options.max_retries:
             return None
-        if call.started:
+        if call.started and call.overlap is None:
             if options.on_interrupt == "fail":
                 return None
             if options.on_interrupt == "resume" and not self._may_resume(attempt):
@@ -379,10 +382,23 @@ class Integration(StateMachine):
             return None
         return delay
 
+    def _not_taken_up(self, error: PenstockError, attempt: Attempt | None, overlap: Overlap) -> Transition:
+        """What the log has of the answer has not come again: ask for it once more, or for a new one behind a reset."""
+        call = self._call
+        delay = None if attempt is not None and attempt.is_other else self._retry_after(error, attempt)
+        if delay is not None:
+            _log_retry(self._stream, self._call, error, delay)
+            return self._wait_to_retry(delay)
+        if (attempt is None or isinstance(error, (ProviderBusy, CircuitOpen))) and not overlap.is_empty:
+            return self._give_up(error)  # a new request would be refused too, and what the log has would be void
+        get_logger(stream_id=self._stream.stream_id).warning("answer_not_taken_up", error=type(error).__name__)
+        call.begin_anew()
+        if overlap.is_empty and not call.started:
+            return self._begin_attempt()
+        return self._start_over(error, 0.0)
+
     def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
-        get_logger(stream_id=self._stream.stream_id).info(
-            "retry", error=type(error).__name__, attempt=self._call.attempts, delay_s=round(delay, 3)
-        )
+        _log_retry(self._stream, self._call, error, delay)
         if self._call.started and self._options.on_interrupt == "restart":
             return self._start_over(error, delay)
         if self._call.started and attempt is not None and not attempt.has_ended:
@@ -460,7 +476,8 @@ class Integration(StateMachine):
         attempt.abandon()
         if self._call.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
-        attempt.push_completed_calls()
+        if not attempt.push_completed_calls():
+            return self._failed(attempt.error or IncompleteStream("the answer is another one"), attempt)
         self._call.leave(None)
         return self._conclude(None)
 
@@ -490,3 +507,9 @@ class Integration(StateMachine):
         self._call.state = state
         if self._stream.options.debug:
             get_logger(stream_id=self._stream.stream_id, actor=self.label).debug("integration", state=state)
+
+
+def _log_retry(stream: StreamRecord, call: CallRecord, error: PenstockError, delay: float) -> None:
+    get_logger(stream_id=stream.stream_id).info(
+        "retry", error=type(error).__name__, attempt=call.attempts, delay_s=round(delay, 3)
+    )

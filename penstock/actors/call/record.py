@@ -17,6 +17,7 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.gate import Gate, Ticket
 from penstock.actors.call.gate_table import SharedRetryBudget
 from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.overlap import Overlap
 from penstock.actors.call.usage import count_characters, estimate_usage
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.messages import Cancel, Complete, Fail
@@ -27,7 +28,7 @@ from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
 from penstock.errors import AgentCrashed, CircuitOpen, PenstockError, ProviderError
 from penstock.events import Cost, FrozenDict, SideEvent, Usage
-from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
+from penstock.ports import CanReplay, CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
 __all__ = ["CallRecord", "Candidate", "Conductor", "Resumed"]
 
@@ -141,6 +142,9 @@ class CallRecord:
         self.builder = OutcomeBuilder(keeps_text=conductor is not None)  # of the last attempt
         self.decoder: Decoder | None = None  # has decoded exactly what the stream has taken; None if unknown
         self.resumption: tuple[ProviderRequest, Decoder] | None = None  # how the next attempt resumes the answer
+        self.kept_as: str | None = None  # the name under which the provider keeps the answer; the log has it
+        self.overlap: Overlap | None = None  # see `take_up`; None from when all of it has come again
+        self._replay: ProviderRequest | None = None  # asks for the answer from its beginning, while there is an overlap
         self.last_error: PenstockError | None = None  # of the present candidate
         self.failures: list[PenstockError] = []  # of the candidates before it
         self.ticket: Ticket | None = None  # the claim to a place at the gate
@@ -168,8 +172,7 @@ class CallRecord:
     @property
     def asked(self) -> tuple[str, str]:
         """See `Feed.asked`."""
-        candidate = self.candidate
-        return candidate.account or candidate.provider.name, candidate.call.model
+        return _asked(self.candidate)
 
     @property
     def has_fallback(self) -> bool:
@@ -227,7 +230,7 @@ class CallRecord:
             self.retry_budget.note_request()
         if self.resumption is None:
             self.forget_answer()
-            return self.provider, self.request
+            return self.provider, self._replay if self.overlap is not None and self._replay else self.request
         request, decoder = self.resumption
         return Resumed(self.provider, decoder), request
 
@@ -360,6 +363,29 @@ class CallRecord:
             self.resumption = request.extended(self.call), continued
         return self.resumption is not None
 
+    def take_up(self, asked: tuple[str, str], name: str, overlap: Overlap) -> bool:
+        """Go on with an answer that another process has begun; returns whether that is possible. Call it first.
+
+        Args:
+            asked: the provider and the model, by name; see `Feed.asked`.
+            name: under which the provider keeps the answer.
+            overlap: what the log has of it.
+
+        Raises:
+            OptionError: as for `Provider.request`.
+        """
+        for place, candidate in enumerate(self.candidates):
+            if _asked(candidate) == asked and isinstance(candidate.provider, CanReplay):
+                self._replay = candidate.provider.replay(name).extended(candidate.call)
+                self.place, self.kept_as, self.overlap = place, name, overlap
+                return True
+        return False
+
+    def begin_anew(self) -> None:
+        """Let the next attempt ask the first candidate for a new answer: the kept one cannot be had, or is another."""
+        self.overlap = self._replay = self.last_error = None
+        self.place = self.tries = 0
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def end(self, record: StreamRecord, error: PenstockError | None, *, by: ProcessRef | None = None) -> None:
@@ -414,6 +440,11 @@ class CallRecord:
         if attempt is not None:
             attempt.abandon()
         self.leave()
+
+
+def _asked(candidate: Candidate) -> tuple[str, str]:
+    """The names of a candidate's provider and model."""
+    return candidate.account or candidate.provider.name, candidate.call.model
 
 
 def _causes(error: BaseException) -> list[BaseException]:

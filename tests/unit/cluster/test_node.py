@@ -582,6 +582,41 @@ def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
         plain.stop()
 
 
+@pytest.mark.parametrize("how_it_goes", ["cut", "drained"])
+def test_an_answer_that_the_provider_keeps_goes_on_at_each_further_node(how_it_goes: str) -> None:
+    """Two nodes in a row lose it. No reset, no token lost or twice, nothing of another answer."""
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider, nodes(3) as systems:
+        resume = penstock.RequestOptions(on_interrupt="resume")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        last = systems[-1]
+        node_of(last).is_draining = True  # it takes nothing over for now
+        systems[0].respond("m", "Hello", stream_id="s", request_options=resume, options=EAGER, **how)
+        reader = last.stream("s").events(after=0, window=100_000)
+        for number, system in enumerate(systems[:-1]):
+            eventually(lambda: (found := system._table.peek("s")) and found.ref is not None and found.feed)  # noqa: B023
+            record = system._table.get("s")
+            before = record.log.last_seq
+            eventually(lambda: record.log.last_seq > before + 5, 10)  # noqa: B023
+            if number == 1:
+                node_of(last).is_draining = False
+                node_of(last)._announce()
+            if how_it_goes == "drained" and number == 1:
+                assert node_of(system).drain(10) == 1
+            else:
+                system._journal.is_cut = True  # type: ignore[union-attr]
+        events = list(reader)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert not any(isinstance(event, StreamReset) for event in events)
+        assert texts(events) == WORDS
+        assert isinstance(events[-1], StreamCompleted)
+        assert events[-1].text == WORDS
+        assert [request.method for request in provider.requests] == ["POST", "GET", "GET"]
+        for system in systems:
+            system._journal.is_cut = False  # type: ignore[union-attr]
+            assert WORDS.startswith(texts(list(system.stream("s").events(after=0))))
+
+
 def test_a_drain_hands_no_stream_to_a_node_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
     script = Script([Answer(WORDS, tokens_per_second=100)] * 4)
     rarely: dict[str, Any] = {"lease": 60, "heartbeat": 20, "reap": 20}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from penstock.adapters.providers.openai.account import OpenAiAccount
@@ -44,6 +46,21 @@ class OpenAiResponses(OpenAiAccount):
         if not isinstance(decoder, ResponsesDecoder) or (point := decoder.resume_point) is None:
             return None
         response_id, sequence = point
-        query = {"stream": "true", "starting_after": str(sequence)}
-        request = self._endpoint.get(f"responses/{quote(response_id, safe='')}", query, accept="text/event-stream")
-        return request, decoder.resumed()
+        return self._kept(response_id, starting_after=str(sequence)), decoder.resumed()
+
+    def kept_as(self, metadata: Mapping[str, Any]) -> str | None:
+        """The id of a response that runs in the background; others are not kept while they run."""
+        response_id = metadata.get("response_id")
+        return response_id if metadata.get("background") is True and isinstance(response_id, str) else None
+
+    def replay(self, name: str) -> ProviderRequest:
+        """Build the request for all events of the response with that id.
+
+        Raises:
+            OptionError: there is no key for OpenAI's own URL.
+        """
+        return self._kept(name)
+
+    def _kept(self, response_id: str, **query: str) -> ProviderRequest:
+        path = f"responses/{quote(response_id, safe='')}"
+        return self._endpoint.get(path, {"stream": "true", **query}, accept="text/event-stream")

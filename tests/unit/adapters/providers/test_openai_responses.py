@@ -18,6 +18,7 @@ from penstock.events import Citation, ReasoningBlock, ServerToolCall, Usage
 from penstock.ports import (
     BlockDelta,
     BlockStart,
+    CanReplay,
     CanResume,
     ChatCall,
     CitationDelta,
@@ -638,6 +639,18 @@ def test_the_request_to_go_on_is_a_get_with_the_same_key() -> None:
     taken_up = PROVIDER.resume(decoder)
     assert taken_up is not None
     request, _ = taken_up
+    assert (request.method, request.body, request.headers["Accept"]) == ("GET", b"", "text/event-stream")
+    assert request.secret_headers["Authorization"].reveal() == "Bearer sk-test"
+
+
+def test_a_response_in_the_background_is_kept_and_asked_for_from_its_first_event_by_its_id() -> None:
+    assert isinstance(PROVIDER, CanReplay)
+    about = {"response_id": "resp/1", "background": True}
+    assert PROVIDER.kept_as(about) == "resp/1"
+    for other in ({"response_id": "resp/1"}, {"background": True}, {**about, "background": "yes"}, {}):
+        assert PROVIDER.kept_as(other) is None
+    request = PROVIDER.replay("resp/1")
+    assert request.url.endswith("/responses/resp%2F1?stream=true")
     assert (request.method, request.body, request.headers["Accept"]) == ("GET", b"", "text/event-stream")
     assert request.secret_headers["Authorization"].reveal() == "Bearer sk-test"
 
