@@ -14,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -165,8 +166,8 @@ def _timed(clockwork: _Clockwork, owner: type, name: str) -> Callable[[], None]:
     """Time a method from now on; returns what undoes that."""
     method = getattr(owner, name)
 
-    def timed(*arguments: Any) -> Any:
-        return clockwork.call(name, method, *arguments)
+    def timed(*arguments: Any, **more: Any) -> Any:
+        return clockwork.call(name, partial(method, **more) if more else method, *arguments)
 
     setattr(owner, name, timed)
     return lambda: setattr(owner, name, method)

@@ -91,7 +91,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "Attempt._read_text",
                 "if not self.has_progressed or self.is_reasoning or self.has_",
-                "not self.has_progressed or self.is_reasoning or self.has_held_finish",
+                "not self.has_progressed or self.is_reasoning or self.has_held_finish or (self._overlap is not None)",
                 "True",
             ),
             Equivalent(

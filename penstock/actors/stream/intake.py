@@ -354,8 +354,7 @@ class Intake:
 
     @property
     def _has_work(self) -> bool:
-        buffer, level = self.buffer, self._wake_at
-        return level < _NEVER and (buffer.size >= level or buffer.events > 0)
+        return self._wake_at < _NEVER and (self.buffer.size >= self._wake_at or self.buffer.events > 0)
 
     def _wake_if_due(self) -> None:
         if self._has_work:
