@@ -1,4 +1,4 @@
-"""An answer that another process has begun, whatever fails and whoever is killed while it is taken up."""
+"""An answer that another process has begun, whatever request fails and whatever process is killed meanwhile."""
 
 from __future__ import annotations
 
